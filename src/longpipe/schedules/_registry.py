@@ -1,0 +1,117 @@
+"""How a schedule gets its name: drop a file into this folder, decorate its `build`."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from longpipe.errors import ProblemError
+from longpipe.ir import Problem, Schedule
+
+Build = Callable[[Problem], Schedule]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A registered schedule: its name, where it was published, and what it can order.
+
+    `chunks`: stages per rank that it needs (None: any number of at least 2); `segments`: whether
+    it orders segments; `splits`: whether it splits the backward in I and W. `bubble` and `peak`
+    are the published closed forms as text, in the notation of the glossary.
+    """
+
+    name: str
+    title: str
+    paper: str
+    build: Build
+    chunks: int | None = 1
+    segments: bool = False
+    splits: bool = False
+    bubble: str = ""
+    peak: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+_entries: dict[str, Entry] = {}
+
+
+def schedule(
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    chunks: int | None = 1,
+    segments: bool = False,
+    splits: bool = False,
+    bubble: str = "",
+    peak: str = "",
+    aliases: tuple[str, ...] = (),
+) -> Callable[[Build], Build]:
+    """Register a builder under `name`; the fields are those of `Entry`.
+
+    The builder returned checks first that the Problem's chunks and segments suit the schedule,
+    and stamps the name on what it builds.
+    """
+
+    def register(function: Build) -> Build:
+        def build(problem: Problem) -> Schedule:
+            _check(registered, problem)
+            return replace(function(problem), name=name)
+
+        entry = Entry(name, title, paper, build, chunks, segments, splits, bubble, peak, aliases)
+        for key in (name, *aliases):
+            if key in _entries:
+                raise ValueError(f"two schedules are called {key!r}")
+            _entries[key] = registered
+        return function
+
+    return register
+
+
+def _check(entry: Entry, problem: Problem) -> None:
+    if problem.segments_max > 1 and not entry.segments:
+        raise ProblemError(
+            f"{entry.name} orders whole micro-batches, got segments={problem.segments}: "
+            f"use segments=1, or a schedule over segments ({', '.join(_over_segments())})"
+        )
+    if entry.chunks is not None and problem.chunks != entry.chunks:
+        raise ProblemError(
+            f"{entry.name} needs chunks={entry.chunks} (stages per rank), got {problem.chunks}"
+        )
+    if entry.chunks is None and problem.chunks < 2:
+        raise ProblemError(f"{entry.name} needs at least 2 chunks per rank: set chunks=2")
+
+
+def _over_segments() -> list[str]:
+    return [entry.name for entry in entries() if entry.segments]
+
+
+@cache
+def entries() -> tuple[Entry, ...]:
+    """Every registered schedule, sorted by name; a broken schedule file fails loudly here."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"longpipe.schedules.{module.name}")
+    return tuple(sorted(set(_entries.values()), key=lambda entry: entry.name))
+
+
+def entry(name: str) -> Entry:
+    """The schedule called `name` (or an alias); ProblemError with the nearest names otherwise."""
+    entries()
+    if name not in _entries:
+        near = difflib.get_close_matches(name, _entries, n=3) or [e.name for e in entries()]
+        raise ProblemError(f"no schedule is called {name!r}; did you mean {' or '.join(near)}?")
+    return _entries[name]
+
+
+def build(name: str, problem: Problem) -> Schedule:
+    """Build the schedule called `name` for `problem`.
+
+    >>> from longpipe.ir import Problem
+    >>> [str(op) for op in build("1f1b", Problem(ranks=2, microbatches=2)).rows[0]]
+    ['0F0', '0F1', '0B0', '0B1']
+    """
+    return entry(name).build(problem)

@@ -61,7 +61,9 @@ def schedule(
             _check(registered, problem)
             return replace(function(problem), name=name)
 
-        entry = Entry(name, title, paper, build, chunks, segments, splits, bubble, peak, aliases)
+        registered = Entry(
+            name, title, paper, build, chunks, segments, splits, bubble, peak, aliases
+        )
         for key in (name, *aliases):
             if key in _entries:
                 raise ValueError(f"two schedules are called {key!r}")

@@ -64,10 +64,11 @@ def schedule(
         registered = Entry(
             name, title, paper, build, chunks, segments, splits, bubble, peak, aliases
         )
-        for key in (name, *aliases):
+        keys = (name, *aliases)
+        for key in keys:
             if key in _entries:
                 raise ValueError(f"two schedules are called {key!r}")
-            _entries[key] = registered
+        _entries.update(dict.fromkeys(keys, registered))
         return function
 
     return register
@@ -81,7 +82,8 @@ def _check(entry: Entry, problem: Problem) -> None:
         )
     if entry.chunks is not None and problem.chunks != entry.chunks:
         raise ProblemError(
-            f"{entry.name} needs chunks={entry.chunks} (stages per rank), got {problem.chunks}"
+            f"{entry.name} needs {entry.chunks} chunk(s) (stages) per rank, got {problem.chunks}: "
+            f"set chunks={entry.chunks}"
         )
     if entry.chunks is None and problem.chunks < 2:
         raise ProblemError(f"{entry.name} needs at least 2 chunks per rank: set chunks=2")

@@ -5,6 +5,7 @@ The paper's "stage" is our rank (one chunk each), its "minibatch" our step.
 
 from longpipe.ir import Kind, Op, Problem, Schedule, loop
 from longpipe.schedules._registry import schedule
+from longpipe.schedules._row import alternate
 
 
 @schedule(
@@ -21,8 +22,6 @@ def build(problem: Problem) -> Schedule:
     def row(rank: int) -> tuple[Op, ...]:
         forward = [Op(Kind.F, rank, mb) for mb in range(m)]
         backward = [Op(Kind.B, rank, mb) for mb in range(m)]
-        warm = min(p - 1 - rank, m)
-        steady = zip(forward[warm:], backward[: m - warm], strict=True)
-        return (*forward[:warm], *(op for pair in steady for op in pair), *backward[m - warm :])
+        return alternate(forward, backward, warm=p - 1 - rank)
 
     return Schedule("", problem, loop(p), tuple(map(row, range(p))))

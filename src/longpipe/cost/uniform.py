@@ -1,0 +1,90 @@
+"""Costs that one number per kind describes: the model of the papers' formulas."""
+
+from fractions import Fraction
+from math import lcm
+
+from longpipe.errors import PlanError
+from longpipe.ir import WEIGHT_GRAD, Kind, Op, Problem
+
+Number = int | float | str | Fraction
+
+
+class UniformCosts:
+    """Every micro-batch and every rank alike; a chunk or a segment costs its even share.
+
+    `forward`, `input_grad` and `weight_grad` are the times of one full micro-batch on one full
+    stage (all layers of a rank), a full backward `B` takes `input_grad + weight_grad`. `comm` is
+    the latency of one message between two ranks, not divided. All in the user's own unit.
+
+    Memory counts activations conservatively (arXiv:2405.15362): F adds its share, B or W frees
+    it, I frees nothing; the unit is one full micro-batch on one full stage.
+
+    Numbers are taken as they are written (1.2 is twelve tenths) and brought to one denominator,
+    so that ticks and cells are whole and simulation is exact. Raises PlanError on numbers below 0.
+
+    >>> from longpipe.ir import Kind, Op, Problem
+    >>> costs = UniformCosts(Problem(ranks=4, microbatches=8, segments=4), input_grad=1.2)
+    >>> costs.ticks(Op(Kind.F, stage=0, mb=0)), costs.ticks(Op(Kind.B, stage=0, mb=0))
+    (5, 11)
+    >>> costs.tick_s, costs.cell_bytes
+    (0.05, 0.25)
+    """
+
+    __slots__ = ("_cells", "_comm", "_problem", "_ticks", "cell_bytes", "tick_s")
+
+    def __init__(
+        self,
+        problem: Problem,
+        forward: Number = 1,
+        input_grad: Number = 1,
+        weight_grad: Number = 1,
+        comm: Number = 0,
+    ) -> None:
+        times = {
+            Kind.F: _exact("forward", forward),
+            Kind.I: _exact("input_grad", input_grad),
+            Kind.W: _exact("weight_grad", weight_grad),
+        }
+        times[Kind.B] = times[Kind.I] + times[Kind.W]
+        latency = _exact("comm", comm)
+        counts = {problem.segments_of(mb) for mb in range(problem.microbatches)}
+        shares = {count: Fraction(1, problem.chunks * count) for count in counts}
+        exact = {(kind, k): time * shares[k] for kind, time in times.items() for k in counts}
+        ticks = lcm(latency.denominator, *(time.denominator for time in exact.values()))
+        cells = lcm(*(share.denominator for share in shares.values()))
+        self._problem = problem
+        self._ticks = {key: int(time * ticks) for key, time in exact.items()}
+        self._comm = int(latency * ticks)
+        self._cells = {count: int(share * cells) for count, share in shares.items()}
+        self.tick_s = 1 / ticks
+        self.cell_bytes = 1 / cells
+
+    def ticks(self, op: Op) -> int:
+        """Ticks that a compute op takes."""
+        return self._ticks[op.kind, self._problem.segments_of(op.mb)]
+
+    def delay(self, op: Op, source: int, destination: int) -> int:
+        """Ticks from the end of `op` until its result lies on the other rank."""
+        return self._comm if source != destination else 0
+
+    def holds(self, op: Op) -> int:
+        """Cells that stay after the op: F adds its share, B and W free it."""
+        cells = self._cells[self._problem.segments_of(op.mb)]
+        if op.kind is Kind.F:
+            return cells
+        return -cells if op.kind in WEIGHT_GRAD else 0
+
+    def scratch(self, op: Op) -> int:
+        """Cells above what was held before, at the op's own peak: what F adds."""
+        return max(self.holds(op), 0)
+
+
+def _exact(name: str, value: Number) -> Fraction:
+    """The number as it is written; a float by its shortest decimal form."""
+    try:
+        exact = Fraction(str(value) if isinstance(value, float) else value)
+    except (ValueError, ZeroDivisionError) as error:
+        raise PlanError(f"cost {name}={value!r} is no number: write 1, 1.2 or 6/5") from error
+    if exact < 0:
+        raise PlanError(f"cost {name}={value} is below 0: times must be 0 or more")
+    return exact

@@ -4,6 +4,7 @@ Read in this order: `op`, `deps`, `schedule`, `walk`.
 """
 
 from longpipe.ir.costs import Costs as Costs
+from longpipe.ir.deps import crossing as crossing
 from longpipe.ir.deps import matching as matching
 from longpipe.ir.deps import message_of as message_of
 from longpipe.ir.deps import needs as needs

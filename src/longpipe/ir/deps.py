@@ -5,6 +5,7 @@ Validator, simulator, send/receive pass and viewer all call `needs`; nobody spel
 
 from longpipe.ir.kind import Kind
 from longpipe.ir.op import Op
+from longpipe.ir.placement import Placement
 from longpipe.ir.problem import Problem
 
 
@@ -57,6 +58,16 @@ def message_of(op: Op, stages: int) -> tuple[Op, Op] | None:
     if kind in (Kind.B, Kind.I) and stage:
         return Op(Kind.SEND_B, stage, mb, seg), Op(Kind.RECV_B, stage - 1, mb, seg)
     return None
+
+
+def crossing(op: Op, problem: Problem, placement: Placement) -> tuple[Op, Op] | None:
+    """`message_of`, but only where the two stages lie on different ranks: else it stays local."""
+    pair = message_of(op, problem.stages)
+    if pair is None:
+        return None
+    send, receive = pair
+    local = placement(send.stage, send.mb) == placement(receive.stage, receive.mb)
+    return None if local else pair
 
 
 def matching(op: Op) -> Op:

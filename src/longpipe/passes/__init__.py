@@ -1,0 +1,4 @@
+"""Rewrites of schedules: each takes a value and returns a new one, one file each."""
+
+from longpipe.passes.bound_weights import bound_weights as bound_weights
+from longpipe.passes.sendrecv import add_messages as add_messages

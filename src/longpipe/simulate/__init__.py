@@ -5,3 +5,4 @@ from longpipe.simulate.engine import title as title
 from longpipe.simulate.metrics import Idle as Idle
 from longpipe.simulate.metrics import Metrics as Metrics
 from longpipe.simulate.metrics import measure as measure
+from longpipe.simulate.metrics import small_fraction as small_fraction

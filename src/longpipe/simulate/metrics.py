@@ -150,7 +150,17 @@ def _rate(part: float, whole: float) -> float:
     return _tidy(part / whole, 1.0) if whole else 0.0
 
 
-def _tidy(value: float, scale: float) -> float:
-    """Undo rounding: the float nearest to a small fraction, if `value` is one within 1e-12."""
+def small_fraction(value: float, scale: float) -> Fraction | None:
+    """The fraction of small denominator that a float stands for, if it is within 1e-12 of scale.
+
+    >>> small_fraction(0.1 + 0.2, scale=1.0), small_fraction(0.123456789, scale=1.0)
+    (Fraction(3, 10), None)
+    """
     near = Fraction(value).limit_denominator(10_000)
-    return float(near if abs(near - Fraction(value)) <= scale * 1e-12 else value)
+    return near if abs(near - Fraction(value)) <= scale * 1e-12 else None
+
+
+def _tidy(value: float, scale: float) -> float:
+    """Undo rounding: 28.5, not 28.499999999999996."""
+    near = small_fraction(value, scale)
+    return float(value if near is None else near)

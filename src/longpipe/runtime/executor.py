@@ -1,0 +1,266 @@
+"""Runs one rank's row of a Program.
+
+The runtime knows no schedule: it looks at one op after another and calls the handler of its kind.
+Everything that does not change from step to step (which message an op reads, where its result
+goes, shapes, peers) is worked out once, in the constructor.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from longpipe.errors import RunError
+from longpipe.ir import COMPUTE, RECEIVES, Event, Kind, Op, Program, matching, message_of
+from longpipe.runtime.boundary import Boundary
+from longpipe.runtime.progress import Progress
+from longpipe.runtime.recorder import Meter, Recorder, recorder_for
+from longpipe.runtime.stage import Stage, StageModule
+from longpipe.runtime.transport import Handle, Transport, direction_of
+
+Run = Callable[[int, int, torch.Tensor | None], torch.Tensor | None]
+Blame = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A compute op with all that is fixed about it."""
+
+    op: Op
+    number: int  # among the rank's compute ops
+    run: Run
+    reads: Op | None  # the RECV whose message it takes (also for a hand-over on the same rank)
+    sends: Op | None  # the SEND that will take its result to another rank
+    feeds: Op | None  # the RECV under which a neighbouring stage on this rank finds its result
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a rank knows after a step: the loss sum, if it holds the last stage, and its times."""
+
+    loss_sum: torch.Tensor | None
+    _recorder: Recorder
+
+    def events(self) -> tuple[Event, ...]:
+        """This rank's compute ops as they ran, in seconds of its own clock.
+
+        Valid until the next step begins; on a GPU it waits for the device.
+        """
+        return self._recorder.events()
+
+
+class Executor:
+    """Executes `program.rows[rank]` over this rank's stages, again and again.
+
+    `stages` maps the number of each stage that the rank holds to its module. `blame` turns the
+    text of a failure into one that names its true cause and tells the other ranks (see
+    `watchdog`); `meter` adds memory to the events; `ranges` opens a profiler range per op.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        rank: int,
+        stages: Mapping[int, StageModule],
+        transport: Transport,
+        boundary: Boundary,
+        *,
+        progress: Progress | None = None,
+        blame: Blame | None = None,
+        meter: Meter | None = None,
+        ranges: bool = False,
+    ) -> None:
+        boundary.check(program.problem)
+        _check_stages(program, rank, stages)
+        self._program = program
+        self._rank = rank
+        self._row = program.rows[rank]
+        self._transport = transport
+        self._boundary = boundary
+        self._progress = progress or Progress()
+        self._progress.row = self._row
+        self._blame: Blame = blame or (lambda text: text)
+        count = program.problem.stages
+        self._stages = {
+            index: Stage(module, index, count, boundary.segments)
+            for index, module in stages.items()
+        }
+        computes = tuple(op for op in self._row if op.kind in COMPUTE)
+        self._recorder = recorder_for(computes, boundary.device, meter)
+        self._metered = meter is not None
+        self._inbox: dict[Op, tuple[Handle | None, torch.Tensor]] = {}
+        self._outbox: dict[Op, torch.Tensor] = {}
+        self._code = self._compile()
+        if ranges:
+            self._code = [
+                (_in_range(handler, op), op_or_step)
+                for (handler, op_or_step), op in zip(self._code, self._row, strict=True)
+            ]
+
+    def run_step(self, batches: Sequence[Any], scale: float) -> StepResult:
+        """Run the row once over one batch per micro-batch; gradients add up in `.grad`.
+
+        `scale` is the gradient of the loss sum: 1 / (valid tokens of the global batch). Raises
+        RunError, naming rank, op and message, when this rank or another one fails.
+        """
+        if len(batches) != self._program.problem.microbatches:
+            raise RunError(
+                f"the program orders {self._program.problem.microbatches} micro-batches, "
+                f"the step was given {len(batches)}"
+            )
+        self._progress.step += 1
+        self._progress.activity = "running its ops"
+        try:
+            for stage in self._stages.values():
+                stage.start(batches, scale)
+            self._run()
+            losses = self._finish()
+            self._progress.waiting = "its sends to arrive"
+            self._transport.drain()
+            self._progress.waiting = None
+        except Exception as error:
+            raise RunError(self._blame(self._describe(error))) from error
+        self._progress.activity = "between steps"
+        loss_sum = next((loss for loss in losses if loss is not None), None)
+        return StepResult(loss_sum, self._recorder)
+
+    def _run(self) -> None:
+        progress = self._progress
+        for position, (handler, step) in enumerate(self._code):
+            progress.position = position
+            if progress.stop is not None:
+                raise RunError(progress.stop)
+            handler(step)
+
+    def _finish(self) -> list[torch.Tensor | None]:
+        if left := [*self._inbox, *self._outbox]:
+            raise RunError(
+                f"the step ended with messages that no op took: {' '.join(map(str, left))}; "
+                "validate the program before a run"
+            )
+        return [stage.finish() for stage in self._stages.values()]
+
+    def _compute(self, step: _Step) -> None:
+        value = None if step.reads is None else self._take(step.reads)
+        _, _, mb, seg = step.op
+        recorder = self._recorder
+        recorder.begin(step.number)
+        result = step.run(mb, seg, value)
+        recorder.end(step.number)
+        if step.sends is not None:
+            assert result is not None, f"{step.op} gave no tensor to send"
+            self._outbox[step.sends] = result
+        elif step.feeds is not None:
+            assert result is not None, f"{step.op} gave no tensor to hand over"
+            self._inbox[step.feeds] = (None, result)
+        if self._metered:
+            del value, result
+            recorder.settle(step.number)
+
+    def _take(self, receive: Op) -> torch.Tensor:
+        if receive not in self._inbox:
+            raise RunError(f"no {receive} (or hand-over) comes before it in the row")
+        handle, tensor = self._inbox.pop(receive)
+        if handle is not None:
+            self._progress.waiting = receive
+            handle.wait()
+            self._progress.waiting = None
+        return tensor
+
+    def _receive(self, step: tuple[Op, int]) -> None:
+        op, peer = step
+        buffer = self._boundary.empty(op.mb, op.seg)
+        handle = self._transport.post_receive(peer, direction_of(op), buffer)
+        self._inbox[op] = (handle, buffer)
+
+    def _send(self, step: tuple[Op, int]) -> None:
+        op, peer = step
+        if op not in self._outbox:
+            raise RunError("nothing to send: its compute op does not come before it in the row")
+        tensor = self._outbox.pop(op)
+        shape = self._boundary.shape(op.mb, op.seg)
+        if tensor.shape != shape or tensor.dtype != self._boundary.dtype:
+            raise RunError(
+                f"stage {op.stage} made {tuple(tensor.shape)} {tensor.dtype}, its neighbour "
+                f"expects {shape} {self._boundary.dtype}: the plan's cuts or dtype are not the model's"
+            )
+        self._transport.send(peer, direction_of(op), tensor)
+
+    def _compile(self) -> list[tuple[Callable[[Any], None], Any]]:
+        code: list[tuple[Callable[[Any], None], Any]] = []
+        number = 0
+        for op in self._row:
+            if op.kind in COMPUTE:
+                code.append((self._compute, self._fixed(op, number)))
+                number += 1
+            else:
+                handler = self._receive if op.kind in RECEIVES else self._send
+                code.append((handler, (op, self._program.peer(op))))
+        return code
+
+    def _fixed(self, op: Op, number: int) -> _Step:
+        stage = self._stages[op.stage]
+        run: Run = {
+            Kind.F: stage.forward,
+            Kind.B: stage.backward,
+            Kind.I: stage.input_backward,
+            Kind.W: stage.weight_backward,
+        }[op.kind]
+        stages = self._program.problem.stages
+        sends = feeds = None
+        if message := message_of(op, stages):
+            send, receive = message
+            if self._program.placement(receive.stage, op.mb) == self._rank:
+                feeds = receive
+            else:
+                sends = send
+        return _Step(op, number, run, _reads(op, stages), sends, feeds)
+
+    def _describe(self, error: Exception) -> str:
+        """`error` with this rank's place in the step, and the message it waited for."""
+        progress = self._progress
+        op = self._row[progress.position] if self._row else "no op"
+        place = f"rank {self._rank}, step {progress.step}, op {progress.position} ({op})"
+        waiting = progress.waiting
+        if isinstance(waiting, Op):
+            send = matching(waiting)
+            place += (
+                f", waiting for {send} (activation or gradient of micro-batch {send.mb}, segment "
+                f"{send.seg}) from rank {self._program.peer(waiting)}"
+            )
+        elif waiting:
+            place += f", waiting for {waiting}"
+        return f"{place}: {type(error).__name__}: {error}"
+
+
+def _reads(op: Op, stages: int) -> Op | None:
+    """The RECV whose message a compute op takes, wherever it comes from."""
+    kind, stage, mb, seg = op
+    if kind is Kind.F and stage:
+        return Op(Kind.RECV_F, stage, mb, seg)
+    if kind in (Kind.B, Kind.I) and stage + 1 < stages:
+        return Op(Kind.RECV_B, stage, mb, seg)
+    return None
+
+
+def _check_stages(program: Program, rank: int, stages: Mapping[int, StageModule]) -> None:
+    want = program.placement.stages_of(rank)
+    if sorted(stages) != list(want):
+        raise RunError(
+            f"rank {rank} holds stages {list(want)} of {program.name}, "
+            f"got modules for stages {sorted(stages)}"
+        )
+
+
+def _in_range(handler: Callable[[Any], None], op: Op) -> Callable[[Any], None]:
+    """`handler` inside a profiler range named after its op (seen by torch.profiler and NVTX)."""
+    name = f"longpipe:{op}"
+
+    def ranged(step: Any) -> None:
+        range_: AbstractContextManager[object] = torch.profiler.record_function(name)
+        with range_:
+            handler(step)
+
+    return ranged

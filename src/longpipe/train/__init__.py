@@ -1,0 +1,1 @@
+"""Training: the config tree, optimizer, checkpoints and metrics around a runtime."""

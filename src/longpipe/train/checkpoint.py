@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
 
 import torch.distributed as dist
@@ -27,6 +27,9 @@ from torch.optim import AdamW
 
 from longpipe.data.files import sync_folder
 from longpipe.errors import CheckpointError
+from longpipe.train.checkpoint_folder import is_whole, newest_first, newest_whole, remove, step_path
+from longpipe.train.checkpoint_folder import clean as clean
+from longpipe.train.checkpoint_folder import latest as latest
 from longpipe.train.manifest import (
     FileInfo,
     Manifest,
@@ -69,7 +72,7 @@ def save(
     group: Group = None,
     keep: int = 2,
 ) -> Path:
-    """Write the checkpoint of `state.step`, then remove all but the newest `keep`.
+    """Write the checkpoint of `state.step`, then remove all but the last `keep` up to it.
 
     Args:
         folder: of the run's checkpoints; seen by all ranks.
@@ -88,8 +91,9 @@ def save(
         if _is_first(group):
             shutil.rmtree(staging, ignore_errors=True)
         raise CheckpointError(_why_not_written(folder, state.step, error)) from error
-    on_first(group, partial(_retain, folder, keep))
-    return step_path(folder, state.step)
+    target = step_path(folder, state.step)
+    on_first(group, partial(_retain, target, keep))
+    return target
 
 
 def load(path: Path, tensors: Mapping[str, Tensor], *, group: Group = None) -> TrainState:
@@ -202,8 +206,10 @@ def _publish(
     sync_folder(folder)
 
 
-def _retain(folder: Path, keep: int) -> None:
-    for old in islice(newest_first(folder), keep, None):
+def _retain(newest: Path, keep: int) -> None:
+    # Later steps than the newest are damaged ones that a resume passed over: they do not count.
+    older = dropwhile(lambda path: path != newest, newest_first(newest.parent))
+    for old in islice(older, keep, None):
         try:
             remove(old)
         except OSError as error:

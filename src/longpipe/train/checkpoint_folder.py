@@ -26,16 +26,19 @@ def clean(folder: Path) -> None:
 
 
 def newest_first(folder: Path) -> Iterator[Path]:
+    """Complete checkpoints, the one of the most steps first."""
     found = {path: _COMPLETE.fullmatch(path.name) for path in folder.glob("step-*")}
     steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
     yield from sorted(steps, key=steps.__getitem__, reverse=True)
 
 
 def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are all undamaged."""
     return next(filter(is_whole, newest_first(folder)), None)
 
 
 def is_whole(path: Path) -> bool:
+    """Whether every file of a checkpoint is as its manifest says; reads all bytes."""
     try:
         check_files(path, read_manifest(path).files)
     except CheckpointError:
@@ -51,4 +54,5 @@ def remove(path: Path) -> None:
 
 
 def step_path(folder: Path, step: int) -> Path:
+    """Where the complete checkpoint of a step lies."""
     return folder / f"step-{step:08d}"

@@ -27,8 +27,8 @@ from torch.optim import AdamW
 
 from longpipe.data.files import sync_folder
 from longpipe.errors import CheckpointError
-from longpipe.train.checkpoint_folder import is_whole, newest_first, newest_whole, remove, step_path
 from longpipe.train.checkpoint_folder import clean as clean
+from longpipe.train.checkpoint_folder import is_whole, newest_first, newest_whole, remove, step_path
 from longpipe.train.checkpoint_folder import latest as latest
 from longpipe.train.manifest import (
     FileInfo,

@@ -222,6 +222,8 @@ class TrainConfig(Section):
     """A rank that waits longer than this for a message stops the run and says which message."""
     threads: PositiveInt = 1
     """CPU threads per rank."""
+    device_tflops: PositiveFloat | None = None
+    """Peak TFLOP/s of one device at this precision; set it to have MFU in the metrics."""
     tensorboard: bool = False
     """Write TensorBoard files too (needs the extra longpipe[tensorboard])."""
     trace: bool = False

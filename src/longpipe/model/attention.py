@@ -1,0 +1,193 @@
+"""Causal attention of one segment, with keys and values of earlier segments kept beside autograd.
+
+Forward goes from the first segment to the last; each writes its keys and values into the layer's
+`KVStore` and attends to those before. Backward goes from the last to the first (Seq1F1B,
+arXiv:2406.03488); each adds to the gradients of the keys and values before it, and hands its own,
+complete by then, to the projections. The store checks the order: a wrong one would raise nothing
+and give wrong gradients.
+
+Shapes: B rows, S tokens of the sequence, T of the segment, H query heads, G key-value heads,
+D head size.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from longpipe.errors import RunError
+from longpipe.ir import Segment
+from longpipe.model.batch import Pieces
+from longpipe.model.kernels import Grads, Inputs, Kernel
+from longpipe.model.rope import rotate, rotate_back
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentView:
+    """What attention must know of a segment, the same for all layers of a stage."""
+
+    segment: Segment
+    pieces: tuple[Pieces, ...]
+    cosine: Tensor
+    sine: Tensor
+    length: int
+
+
+class KVStore:
+    """Keys, values and their gradients of one layer and one micro-batch.
+
+    `k` and `v` [B, S, G, D] are allocated at the first forward. The gradients of the tokens before
+    the segment that ran backward last are whatever its kernel returned, with the earlier ones
+    added: they shrink as the backward nears the start, and nothing is zeroed or copied. All is
+    freed when the backward of the first segment has run.
+    """
+
+    __slots__ = ("_due", "_filled", "_left", "_name", "_recorded", "k", "v")
+
+    def __init__(self, name: str) -> None:
+        self.k: Tensor | None = None
+        self.v: Tensor | None = None
+        self._name = name
+        self._filled = 0  # tokens whose forward has run
+        self._left = -1  # tokens whose backward has not run; -1: no backward has run
+        self._recorded = False  # whether a backward is owed
+        self._due: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, view: SegmentView, k_BTGD: Tensor, v_BTGD: Tensor, recorded: bool) -> None:
+        """Appends the keys and values of the next segment."""
+        segment = view.segment
+        if segment.start != self._filled or self._left >= 0:
+            raise RunError(
+                f"{self._name}: forward of segment {segment.index} (tokens {segment.start} to "
+                f"{segment.stop}) out of order: expected tokens from {self._filled} on"
+                + (", and no forward after a backward" if self._left >= 0 else "")
+                + "; run segments first to last"
+            )
+        if self.k is None or self.v is None:
+            shape = (k_BTGD.shape[0], view.length, *k_BTGD.shape[2:])
+            self.k, self.v = k_BTGD.new_empty(shape), v_BTGD.new_empty(shape)
+        self.k[:, segment.start : segment.stop] = k_BTGD
+        self.v[:, segment.start : segment.stop] = v_BTGD
+        self._filled = segment.stop
+        self._recorded = self._recorded or recorded
+
+    def read(self, pieces: Pieces, stop: int) -> tuple[Tensor, Tensor]:
+        """Keys and values from the first that `pieces` see up to token `stop`."""
+        assert self.k is not None and self.v is not None, "keys are written before they are read"
+        seen = (pieces.rows, slice(pieces.first, stop))
+        return self.k[seen], self.v[seen]
+
+    def begin_backward(self, view: SegmentView) -> None:
+        """Checks that this segment's backward is the next one."""
+        segment = view.segment
+        left = self._left if self._left >= 0 else view.length
+        if segment.stop != left or self._filled != view.length:
+            raise RunError(
+                f"{self._name}: backward of segment {segment.index} (tokens {segment.start} to "
+                f"{segment.stop}) out of order: expected the segment that ends at token {left}, "
+                f"after the forward of all {view.length} tokens ({self._filled} have run); "
+                f"run segments last to first"
+            )
+
+    def settle(self, index: int, pieces: Pieces, segment: Segment, grads: Grads) -> None:
+        """Adds what later segments owe to the own gradients, and keeps what is owed to earlier ones.
+
+        `index` tells the groups of rows apart.
+        """
+        dk, dv, dk_past, dv_past = grads[1:]
+        due = self._due.pop(index, None)
+        if due is not None:
+            dk_due, dv_due = due
+            past = max(dk_due.shape[1] - segment.tokens, 0)
+            own = dk_due.shape[1] - past
+            dk[:, segment.tokens - own :] += dk_due[:, past:]
+            dv[:, segment.tokens - own :] += dv_due[:, past:]
+            if past:
+                assert dk_past is not None and dv_past is not None, "its document began earlier"
+                dk_past += dk_due[:, :past]
+                dv_past += dv_due[:, :past]
+        if dk_past is not None and dv_past is not None:
+            self._due[index] = (dk_past, dv_past)
+
+    def end_backward(self, segment: Segment) -> None:
+        """Notes that all rows of the segment have run backward; after the first, frees all."""
+        self._left = segment.start
+        if segment.start == 0:
+            self.k = self.v = None
+
+    def close(self) -> None:
+        """Frees everything; RunError if the backward of some segment has not run."""
+        left = self._left if self._left >= 0 else self._filled
+        undrained = self._recorded and left > 0
+        self.k = self.v = None
+        self._due.clear()
+        if undrained:
+            raise RunError(
+                f"{self._name}: closed before the backward of its first {left} tokens has run"
+            )
+
+
+def attend(
+    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, view: SegmentView, store: KVStore, kernel: Kernel
+) -> Tensor:
+    """Rotates queries and keys, attends to all earlier tokens of the same document; [B, T, H * D].
+
+    Queries and keys come unrotated from their projections (or norms).
+    """
+    recorded = torch.is_grad_enabled() and q_BTHD.requires_grad
+    out: Tensor = _Attend.apply(q_BTHD, k_BTGD, v_BTGD, view, store, kernel, recorded)
+    return out
+
+
+class _Attend(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_BTHD: Tensor,
+        k_BTGD: Tensor,
+        v_BTGD: Tensor,
+        view: SegmentView,
+        store: KVStore,
+        kernel: Kernel,
+        recorded: bool,
+    ) -> Tensor:
+        q_BTHD = rotate(q_BTHD, view.cosine, view.sine)
+        store.extend(view, rotate(k_BTGD, view.cosine, view.sine), v_BTGD, recorded)
+        outs, lses = [], []
+        for pieces in view.pieces:
+            k, v = store.read(pieces, view.segment.stop)
+            out, lse = kernel.forward(Inputs(q_BTHD[pieces.rows], k, v, pieces.lengths))
+            outs.append(out)
+            lses.append(lse)
+        out_BTHD = _cat_rows(outs)
+        ctx.save_for_backward(q_BTHD, out_BTHD, *(x for lse in lses for x in lse))
+        ctx.view, ctx.store, ctx.kernel = view, store, kernel
+        ctx.lse_counts = [len(lse) for lse in lses]
+        return out_BTHD.flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        q_BTHD, out_BTHD, *lse = ctx.saved_tensors
+        view: SegmentView = ctx.view
+        store: KVStore = ctx.store
+        segment = view.segment
+        store.begin_backward(view)
+        dout_BTHD = dout.reshape(out_BTHD.shape)
+        grads = []
+        for index, (pieces, count) in enumerate(zip(view.pieces, ctx.lse_counts, strict=True)):
+            rows = pieces.rows
+            inputs = Inputs(q_BTHD[rows], *store.read(pieces, segment.stop), pieces.lengths)
+            own, lse = tuple(lse[:count]), lse[count:]
+            grads.append(ctx.kernel.backward(dout_BTHD[rows], inputs, out_BTHD[rows], own))
+            store.settle(index, pieces, segment, grads[-1])
+        store.end_backward(segment)
+        dq, dk, dv = (_cat_rows([g[i] for g in grads]) for i in range(3))
+        dq = rotate_back(dq, view.cosine, view.sine)
+        dk = rotate_back(dk, view.cosine, view.sine)
+        return dq, dk, dv, None, None, None, None
+
+
+def _cat_rows(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

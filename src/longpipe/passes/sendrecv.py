@@ -7,66 +7,76 @@ from longpipe.ir import Kind, Op, Program, Schedule, crossing, needs, provides, 
 
 
 class _Message(NamedTuple):
-    """A message in logical time; sorting puts the RECVs of a channel in the order of its SENDs."""
+    """A message to one rank; sorting puts the RECVs of a channel in the order of its SENDs."""
 
     sent: int  # logical time at which its producer ends
     source: int
     receive: Op
 
 
+class _Line(NamedTuple):
+    """What one rank's messages hang on."""
+
+    ends: list[int]  # logical time at which each op ends
+    sends: list[Op | None]  # what follows each op
+    inbox: list[_Message]
+
+
 def add_messages(schedule: Schedule) -> Program:
     """Put a SEND and a RECV at their places wherever a result crosses to another rank.
 
     SEND stands right after the op that produces the tensor. RECV stands just in time: before the
-    op that the receiver runs while the tensor is produced. Stages that are neighbours on one
-    rank hand over locally and get no message.
+    first op of the receiver that does not end before the tensor is sent, in logical time (F, I
+    and W take 1, B takes 2). Stages that are neighbours on one rank hand over locally and get no
+    message.
 
-    No deadlock by construction, even where SEND blocks until its RECV is posted: in logical time
-    (F, I and W take 1, B takes 2) a RECV starts before its SEND, and every other wait goes
-    forward as well.
+    No deadlock by construction, even where SEND blocks until its RECV is posted: all that stands
+    before a RECV ends before its SEND starts, and every other wait goes forward in time as well.
 
     The schedule must be valid (see `validate`); raises ScheduleError if its order deadlocks.
+
+    >>> from longpipe.ir import Problem, loop
+    >>> rows = ((Op.parse("0F0"), Op.parse("0B0")), (Op.parse("1F0"), Op.parse("1B0")))
+    >>> program = add_messages(Schedule("", Problem(ranks=2, microbatches=1), loop(2), rows))
+    >>> [" ".join(map(str, row)) for row in program.rows]
+    ['0F0 0SEND_F0 0RECV_B0 0B0', '1RECV_F0 1F0 1B0 1SEND_B0']
     """
-    starts, messages = _logical_times(schedule)
-    rows = zip(schedule.rows, starts, messages, strict=True)
-    return Program(
-        schedule.name,
-        schedule.problem,
-        schedule.placement,
-        tuple(_with_messages(schedule, *row) for row in rows),
-    )
+    lines = _logical_times(schedule)
+    rows = tuple(_with_messages(*pair) for pair in zip(schedule.rows, lines, strict=True))
+    return Program(schedule.name, schedule.problem, schedule.placement, rows)
 
 
-def _logical_times(schedule: Schedule) -> tuple[list[list[int]], list[list[_Message]]]:
-    """Start of each op, and the messages that each rank receives."""
+def _logical_times(schedule: Schedule) -> list[_Line]:
+    """Run the schedule in logical time, and note every message."""
     problem, placement = schedule.problem, schedule.placement
-    starts: list[list[int]] = [[] for _ in schedule.rows]
-    inbox: list[list[_Message]] = [[] for _ in schedule.rows]
+    lines = [_Line([], [], []) for _ in schedule.rows]
     free = [0] * len(schedule.rows)
-    end: dict[Op, int] = {}
+    ends: dict[Op, int] = {}
     for rank, op, needed in walk(schedule.rows, lambda op: needs(op, problem)):
-        start = max(free[rank], *(end[need] for need in needed), 0)
-        starts[rank].append(start)
-        free[rank] = end[provides(op)] = start + (2 if op.kind is Kind.B else 1)
-        if pair := crossing(op, problem, placement):
+        start = max((ends[need] for need in needed), default=0)
+        start = max(start, free[rank])
+        end = start + (2 if op.kind is Kind.B else 1)
+        free[rank] = ends[provides(op)] = end
+        pair = crossing(op, problem, placement)
+        lines[rank].ends.append(end)
+        lines[rank].sends.append(pair and pair[0])
+        if pair:
             receive = pair[1]
             reader = placement(receive.stage, receive.mb)
-            inbox[reader].append(_Message(free[rank], rank, receive))
-    return starts, inbox
+            lines[reader].inbox.append(_Message(end, rank, receive))
+    return lines
 
 
-def _with_messages(
-    schedule: Schedule, row: tuple[Op, ...], starts: list[int], inbox: list[_Message]
-) -> tuple[Op, ...]:
+def _with_messages(row: tuple[Op, ...], line: _Line) -> tuple[Op, ...]:
     """One rank's row with its messages."""
-    receives: dict[int, list[Op]] = {}  # position of the op that they stand before
-    for message in sorted(inbox):
-        running = max(bisect_left(starts, message.sent) - 1, 0)
+    receives: dict[int, list[Op]] = {}  # position of the op that they come before
+    for message in sorted(line.inbox):
+        running = bisect_left(line.ends, message.sent)
         receives.setdefault(running, []).append(message.receive)
     out: list[Op] = []
-    for position, op in enumerate(row):
+    for position, (op, send) in enumerate(zip(row, line.sends, strict=True)):
         out += receives.get(position, ())
         out.append(op)
-        if pair := crossing(op, schedule.problem, schedule.placement):
-            out.append(pair[0])
+        if send:
+            out.append(send)
     return tuple(out)

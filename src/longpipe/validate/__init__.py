@@ -45,4 +45,4 @@ def validate(what: Schedule | Program, *, buffers: int = 0) -> None:
 
 def _check_transport(program: Program, places: Places, buffers: int) -> None:
     check_messages(program, places)
-    check_progress(program, check_channels(program, places), buffers)
+    check_progress(program, places, check_channels(program, places), buffers)

@@ -1,5 +1,6 @@
 """Every op exactly once, in range, on the rank that the placement says."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from longpipe.errors import ScheduleError
@@ -16,9 +17,26 @@ def check_complete(what: Schedule | Program) -> Places:
     checked for range, rank and duplicates here, and for the rest in `messages`.
     """
     places = _place(what)
-    for stage, mb, seg in _slots(what.problem):
-        _check_unit(what, places, Op(Kind.F, stage, mb, seg))
+    if not _adds_up(what, places):
+        for stage, mb, seg in _slots(what.problem):
+            _check_unit(what, places, Op(Kind.F, stage, mb, seg))
+        raise AssertionError("the ops do not add up, yet every unit is complete")
     return places
+
+
+def _adds_up(what: Schedule | Program, places: Places) -> bool:
+    """Whether every unit is complete; counting is enough, since no op is twice or out of range."""
+    problem = what.problem
+    counts = Counter(op.kind for row in what.rows for op in row)
+    units = problem.stages * sum(map(problem.segments_of, range(problem.microbatches)))
+    if counts[Kind.F] != units or counts[Kind.B] + counts[Kind.I] != units:
+        return False
+    splits = (
+        op.kind is Kind.W and row[places[op._replace(kind=Kind.I)]].kind is Kind.I
+        for row in what.rows
+        for op in row
+    )
+    return counts[Kind.W] == counts[Kind.I] == (sum(splits) if counts[Kind.W] else 0)
 
 
 def _place(what: Schedule | Program) -> Places:

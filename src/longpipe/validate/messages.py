@@ -1,7 +1,7 @@
 """Every result that crosses to another rank has one SEND and one RECV, at places that work."""
 
 from longpipe.errors import ScheduleError
-from longpipe.ir import COMPUTE, MESSAGES, SENDS, Kind, Op, Program, crossing, matching
+from longpipe.ir import MESSAGES, SENDS, Kind, Op, Program, crossing, matching
 from longpipe.validate.complete import Places
 
 
@@ -10,16 +10,15 @@ def check_messages(program: Program, places: Places) -> None:
 
     Raises ScheduleError if not.
     """
-    expected = 0
+    expected = messages = 0
     for rank, row in enumerate(program.rows):
         for position, op in enumerate(row):
-            if op.kind not in COMPUTE:
-                continue
-            pair = crossing(op, program.problem, program.placement)
-            if pair is not None:
+            if op.kind in MESSAGES:
+                messages += 1
+            elif pair := crossing(op, program.problem, program.placement):
                 _check_pair(program, places, rank, position, *pair)
                 expected += 2
-    if sum(op.kind in MESSAGES for row in program.rows for op in row) != expected:
+    if messages != expected:
         raise ScheduleError(_superfluous(program))
 
 
@@ -27,15 +26,12 @@ def _check_pair(
     program: Program, places: Places, rank: int, position: int, send: Op, receive: Op
 ) -> None:
     op = program.rows[rank][position]
-    peer = program.peer(send)
-    for half, owner, where in (
-        (send, rank, f"after {op}"),
-        (receive, peer, f"before what reads it on stage {receive.stage}"),
-    ):
+    peer = program.placement(receive.stage, receive.mb)
+    for half, owner, where in ((send, rank, "right after"), (receive, peer, "before its reader")):
         if half not in places:
             raise ScheduleError(
                 f"rank {rank}, op {position}: the result of {op} goes to rank {peer}, but rank "
-                f"{owner} has no {half}: add it {where}"
+                f"{owner} has no {half}: add it {where}, or let passes.add_messages do it"
             )
     if places[send] < position:
         raise ScheduleError(

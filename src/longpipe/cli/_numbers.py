@@ -1,0 +1,58 @@
+"""The numbers of a Timeline, as people and programs read them."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from longpipe.simulate import Idle, Metrics
+
+
+def numbers_json(metrics: Metrics, memory: str) -> dict[str, Any]:
+    """JSON values; `memory` names the list of peaks."""
+    return {
+        "ops": metrics.ops,
+        "makespan": metrics.makespan_s,
+        "global_bubble": metrics.global_bubble_s,
+        "global_bubble_rate": metrics.global_bubble_rate,
+        "span_bubble": metrics.span_bubble_s,
+        "span_bubble_rate": metrics.span_bubble_rate,
+        memory: metrics.peak_memory,
+        "busy": metrics.busy_s,
+        "idle": [_idle_json(idle) for idle in metrics.idle],
+    }
+
+
+def _idle_json(idle: Idle) -> dict[str, float | None]:
+    return {
+        "warm_up": idle.warm_up_s,
+        "imbalance": idle.imbalance_s,
+        "communication": idle.communication_s,
+        "cool_down": idle.cool_down_s,
+    }
+
+
+def print_numbers(metrics: Metrics, memory: str) -> None:
+    """A line for the whole and a table of ranks; `memory` heads the column of peaks."""
+    console = Console()
+    console.print(
+        f"ops {metrics.ops} | makespan {metrics.makespan_s:.6g}"
+        f" | global bubble {metrics.global_bubble_s:.6g} ({metrics.global_bubble_rate:.1%})"
+        f" | span bubble {metrics.span_bubble_s:.6g} ({metrics.span_bubble_rate:.1%})",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    heads = ("rank", "busy", "idle", "warm-up", "imbalance", "in flight", "cool-down", memory)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    peaks = metrics.peak_memory or (None,) * len(metrics.idle)
+    for rank, (busy, idle, peak) in enumerate(
+        zip(metrics.busy_s, metrics.idle, peaks, strict=True)
+    ):
+        parts = (idle.warm_up_s, idle.imbalance_s, idle.communication_s, idle.cool_down_s)
+        table.add_row(str(rank), *map(_number, (busy, idle.total_s, *parts, peak)))
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"

@@ -76,25 +76,29 @@ class TextFiles:
 
 @dataclass(frozen=True, slots=True)
 class DiskDataset:
-    """A dataset that `datasets.Dataset.save_to_disk` wrote; each row's text is a document."""
+    """Datasets that `datasets.Dataset.save_to_disk` wrote; each row's text is a document."""
 
-    path: Path
+    paths: tuple[Path, ...]
     text_field: str = "text"
 
     def documents(self) -> Iterator[str]:
-        """The text of every row that is not blank."""
-        dataset = _load_dataset(self.path)
+        """The text of every row that is not blank, dataset by dataset."""
+        for path in self.paths:
+            yield from self._texts(path)
+
+    def _texts(self, path: Path) -> Iterator[str]:
+        dataset = _load_dataset(path)
         columns: Sequence[str] = dataset.column_names
         if self.text_field not in columns:
             raise DataError(
-                f"{self.path}: no column {self.text_field!r}; set data.text_field to one of "
+                f"{path}: no column {self.text_field!r}; set data.text_field to one of "
                 f"{', '.join(columns)}"
             )
         for index, row in enumerate(dataset.select_columns([self.text_field])):
             text = row[self.text_field]
             if not isinstance(text, str):
                 raise DataError(
-                    f"{self.path}: row {index} of column {self.text_field!r} is "
+                    f"{path}: row {index} of column {self.text_field!r} is "
                     f"{type(text).__name__}, not text; set data.text_field to a column of texts"
                 )
             if text.strip():
@@ -102,30 +106,34 @@ class DiskDataset:
 
     def fingerprint(self) -> str:
         """Of names, sizes and times of change of the dataset's files, and of the column."""
-        files = sorted(path for path in self.path.rglob("*") if path.is_file())
+        files = sorted(p for path in self.paths for p in path.rglob("*") if p.is_file())
         return fingerprint_files(files, "dataset", self.text_field)
 
     def describe(self) -> str:
-        """Folder and column."""
-        return f"dataset {self.path}, column {self.text_field!r}"
+        """Count, first folder and column."""
+        return (
+            f"{len(self.paths)} dataset(s), the first {self.paths[0]}, column {self.text_field!r}"
+        )
 
 
-def find_files(patterns: Iterable[str]) -> tuple[Path, ...]:
-    """Files that the paths and globs name, each once: pattern by pattern, sorted within one.
+def find_paths(patterns: Iterable[str], *, folders: bool = False) -> tuple[Path, ...]:
+    """Files, or folders, that paths and globs name, each once: by pattern, sorted within one.
 
     Raises:
-        DataError: a pattern matches no file; nothing is left out silently.
+        DataError: a pattern matches nothing; nothing is left out silently.
     """
     found: dict[Path, None] = {}
+    what = "folder" if folders else "file"
     for pattern in patterns:
         names = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]
-        files = [Path(name) for name in names if Path(name).is_file()]
-        if not files:
-            hint = f"; for a folder write {pattern}/**/*.txt" if Path(pattern).is_dir() else ""
-            raise DataError(f"data.paths: {pattern!r} matches no file (in {Path.cwd()}){hint}")
-        found.update(dict.fromkeys(files))
+        matches = [p for p in map(Path, names) if (p.is_dir() if folders else p.is_file())]
+        if not matches:
+            is_folder = not folders and Path(pattern).is_dir()
+            hint = f"; for a folder write {pattern}/**/*.txt" if is_folder else ""
+            raise DataError(f"data.paths: {pattern!r} matches no {what} (in {Path.cwd()}){hint}")
+        found.update(dict.fromkeys(matches))
     if not found:
-        raise DataError("data.paths is empty: name at least one file")
+        raise DataError("data.paths is empty: name at least one file or folder")
     return tuple(found)
 
 

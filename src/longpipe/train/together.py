@@ -1,12 +1,13 @@
 """Doing what may fail on several ranks: all go on, or all raise and say which rank failed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
-from longpipe.errors import CheckpointError
+from longpipe.errors import CheckpointError, LongpipeError
 
 T = TypeVar("T")
 
@@ -14,31 +15,38 @@ T = TypeVar("T")
 _FAILURES = (Exception, CheckpointException)
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    result: Any = None
+    failure: type[LongpipeError] | None = None
+    reason: str = ""
+
+
 def on_all(group: dist.ProcessGroup | None, work: Callable[[], T]) -> list[T]:
     """Do `work` on every rank; every rank gets the results of all, in rank order.
 
     Raises:
-        CheckpointError: on every rank, with the reasons of those that failed.
+        LongpipeError: on every rank, with the reasons of those that failed. The kind is that of the
+            first failure; CheckpointError if that was an error of the system or of a library.
     """
     cause: BaseException | None = None
-    result: Any = None
     try:
-        result = work()
+        outcome = _Outcome(work())
     except _FAILURES as error:
         cause = error
-    reason = None if cause is None else _reason(cause)
-    if group is None:
-        outcomes = [(reason, result)]
-    else:
-        outcomes = [(None, None)] * group.size()
-        dist.all_gather_object(outcomes, (reason, result), group=group)
-    reasons = {rank: why for rank, (why, _) in enumerate(outcomes) if why is not None}
-    if reasons:
+        kind = type(error) if isinstance(error, LongpipeError) else CheckpointError
+        outcome = _Outcome(None, kind, _reason(error))
+    outcomes = [outcome]
+    if group is not None:
+        outcomes = [outcome] * group.size()
+        dist.all_gather_object(outcomes, outcome, group=group)
+    failed = [(rank, each) for rank, each in enumerate(outcomes) if each.failure is not None]
+    if failed:
+        first, kind = failed[0][0], failed[0][1].failure or CheckpointError
         # DCP makes every rank raise when one fails: the same reason once is enough.
-        texts = dict.fromkeys(reasons.values())
-        prefix = f"rank {min(reasons)}: " if group is not None else ""
-        raise CheckpointError(prefix + "; ".join(texts)) from cause
-    return [value for _, value in outcomes]
+        reasons = "; ".join(dict.fromkeys(each.reason for _, each in failed))
+        raise kind(reasons if group is None else f"rank {first}: {reasons}") from cause
+    return [each.result for each in outcomes]
 
 
 def on_first(group: dist.ProcessGroup | None, work: Callable[[], T]) -> T:
@@ -61,6 +69,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         name = f" ({error.filename})" if error.filename else ""
         return error.strerror + name
-    if isinstance(error, CheckpointError):
+    if isinstance(error, LongpipeError):
         return str(error)
     return f"{type(error).__name__}: {error}"

@@ -1,0 +1,139 @@
+"""A Plan: how one model is trained over a pipeline, as a value and as JSON."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+from longpipe.errors import LongpipeError, PlanError
+from longpipe.ir import Op, Problem, Program, Segment, segments_from_lengths
+from longpipe.passes import add_messages, bound_weights
+from longpipe.schedules import build
+from longpipe.validate import validate
+
+_FORMAT = "longpipe plan 1"
+_KEYS = ("schedule", "problem", "partition", "cuts", "weight_queue_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A schedule by name, the Problem it orders, and how layers and sequences are divided.
+
+    `partition` counts the layers of each stage; `cuts` holds for each micro-batch the lengths of
+    its segments, in tokens; `weight_queue_bytes` bounds the deferred weight gradients of a rank
+    (None: as the schedule says).
+
+    >>> plan = Plan("seq1f1b", Problem(2, 1, segments=2), partition=(1, 1), cuts=((5, 3),))
+    >>> plan.layers, plan.segments[0][1]
+    ((range(0, 1), range(1, 2)), Segment(index=1, start=5, stop=8))
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    """
+
+    schedule: str
+    problem: Problem
+    partition: tuple[int, ...]
+    cuts: tuple[tuple[int, ...], ...]
+    weight_queue_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        stages, counts = self.problem.stages, tuple(map(len, self.cuts))
+        if len(self.partition) != stages or min(self.partition) < 0:
+            raise PlanError(
+                f"the partition {list(self.partition)} must give a number of layers for each of "
+                f"{stages} stages"
+            )
+        want = tuple(map(self.problem.segments_of, range(self.problem.microbatches)))
+        if counts != want:
+            raise PlanError(
+                f"the problem has {list(want)} segments by micro-batch, the cuts give "
+                f"{list(counts)}: give one length for each segment"
+            )
+        if len({sum(lengths) for lengths in self.cuts}) > 1:
+            raise PlanError("the cuts of all micro-batches must add up to the same sequence length")
+        segments_from_lengths([length for lengths in self.cuts for length in lengths])
+
+    @property
+    def layers(self) -> tuple[range, ...]:
+        """The layers of each stage."""
+        borders = pairwise(accumulate(self.partition, initial=0))
+        return tuple(range(first, stop) for first, stop in borders)
+
+    @property
+    def segments(self) -> tuple[tuple[Segment, ...], ...]:
+        """The segments of each micro-batch."""
+        return tuple(map(segments_from_lengths, self.cuts))
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens of a sequence."""
+        return sum(self.cuts[0])
+
+    def program(self, held: Callable[[Op], int] | None = None) -> Program:
+        """What the ranks execute: the schedule, its weight queue bounded, its messages placed.
+
+        The result is validated under rendezvous sends, so that it cannot deadlock. `held` gives
+        the bytes that a W's queue entry holds; needed where `weight_queue_bytes` is set. Raises
+        ProblemError if the schedule cannot order the problem, ScheduleError if the bound is too
+        small for one entry.
+        """
+        schedule = build(self.schedule, self.problem)
+        if self.weight_queue_bytes is not None:
+            assert held is not None, "a bound needs the bytes of each entry"
+            schedule = bound_weights(schedule, held, self.weight_queue_bytes)
+        program = add_messages(schedule)
+        validate(program)
+        return program
+
+    def to_json(self) -> str:
+        """As text."""
+        problem = self.problem
+        content = {
+            "format": _FORMAT,
+            "schedule": self.schedule,
+            "problem": {
+                "ranks": problem.ranks,
+                "microbatches": problem.microbatches,
+                "chunks": problem.chunks,
+                "segments": problem.segments,
+            },
+            "partition": self.partition,
+            "cuts": self.cuts,
+            "weight_queue_bytes": self.weight_queue_bytes,
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The reverse of `to_json`; raises PlanError on anything else."""
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"no JSON: {error}") from error
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise PlanError(f'no plan: expected a JSON object with "format": "{_FORMAT}"')
+        if set(content) != {"format", *_KEYS}:
+            raise PlanError(f"a plan has the keys {', '.join(_KEYS)}, got {', '.join(content)}")
+        try:
+            return cls(
+                schedule=str(content["schedule"]),
+                problem=_problem(content["problem"]),
+                partition=_numbers(content["partition"]),
+                cuts=tuple(map(_numbers, content["cuts"])),
+                weight_queue_bytes=content["weight_queue_bytes"],
+            )
+        except (TypeError, LongpipeError) as error:
+            raise PlanError(f"a plan of another form than {_FORMAT}: {error}") from error
+
+
+def _problem(content: Mapping[str, Any]) -> Problem:
+    segments = content.get("segments", 1)
+    known = {**content, "segments": segments if isinstance(segments, int) else _numbers(segments)}
+    return Problem(**known)
+
+
+def _numbers(content: Any) -> tuple[int, ...]:
+    if not all(type(number) is int for number in content):
+        raise PlanError(f"expected whole numbers, got {content}")
+    return tuple(content)

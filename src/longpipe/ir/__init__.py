@@ -26,6 +26,11 @@ from longpipe.ir.schedule import Rows as Rows
 from longpipe.ir.schedule import Schedule as Schedule
 from longpipe.ir.segment import Segment as Segment
 from longpipe.ir.segment import segments_from_lengths as segments_from_lengths
+from longpipe.ir.text import from_text as from_text
+from longpipe.ir.text import read as read
+from longpipe.ir.text import to_text as to_text
 from longpipe.ir.timeline import Event as Event
 from longpipe.ir.timeline import Timeline as Timeline
+from longpipe.ir.torch_csv import from_torch_csv as from_torch_csv
+from longpipe.ir.torch_csv import to_torch_csv as to_torch_csv
 from longpipe.ir.walk import walk as walk

@@ -1,0 +1,212 @@
+"""Schedules and programs as text that people write, review in diffs, and read back.
+
+    # ir 1 | seq1f1b ranks=2 microbatches=1 segments=2
+    r0: 0F0 0F0.1 0B0.1 0B0
+    r1: 1F0 1F0.1 1B0.1 1B0
+
+The header may add `chunks=2`, `segments=[2,3]` (a count for each micro-batch), `placement=v` or
+`placement=[0,1,1,0]` (a rank for each stage; a list of lists: a row for each micro-batch), and
+`level=program`. Blank lines, comments from `#` and notes after a second `|` are skipped, and so
+are the cells `.` (idle) and `-` (the op goes on) of text pictures.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, NoReturn
+
+from longpipe.errors import ProblemError, ScheduleError
+from longpipe.ir.kind import MESSAGES
+from longpipe.ir.op import Op
+from longpipe.ir.placement import Placement, loop, v
+from longpipe.ir.problem import Problem
+from longpipe.ir.schedule import Program, Schedule
+from longpipe.ir.torch_csv import from_torch_csv
+
+_EXAMPLE = "# ir 1 | my-schedule ranks=2 microbatches=4"
+_FIELDS = ("ranks", "microbatches", "chunks", "segments", "placement", "level")
+_LEVELS: dict[str, type[Schedule] | type[Program]] = {"schedule": Schedule, "program": Program}
+_HEADER = re.compile(r"\s*#\s*ir\s+(\S+)\s*\|")
+_ROW = re.compile(r"r(\d+):?", re.ASCII)
+_SKIPPED = frozenset({".", "-"})
+
+
+def to_text(what: Schedule | Program) -> str:
+    """Print the file form; `from_text` reads it back equal.
+
+    >>> from longpipe.ir import Kind
+    >>> row = (Op(Kind.F, stage=0, mb=0), Op(Kind.B, stage=0, mb=0))
+    >>> print(to_text(Schedule("tiny", Problem(ranks=1, microbatches=1), loop(1), (row,))), end="")
+    # ir 1 | tiny ranks=1 microbatches=1
+    r0: 0F0 0B0
+    """
+    if re.search(r"[\s=|#]", what.name):
+        raise ScheduleError(f"a name in a file has no spaces, '=', '|' or '#', got {what.name!r}")
+    lines = [" ".join(filter(None, ("# ir 1 |", what.name, *_fields(what))))]
+    lines += (" ".join((f"r{rank}:", *map(str, row))) for rank, row in enumerate(what.rows))
+    return "\n".join(lines) + "\n"
+
+
+def _fields(what: Schedule | Program) -> Iterator[str]:
+    problem, placement = what.problem, what.placement
+    yield f"ranks={problem.ranks}"
+    yield f"microbatches={problem.microbatches}"
+    if problem.chunks != 1:
+        yield f"chunks={problem.chunks}"
+    if problem.segments != 1:
+        yield f"segments={_compact(problem.segments)}"
+    if placement != loop(problem.ranks, problem.chunks):
+        rows = placement.by_mb
+        is_v = placement == v(problem.ranks)
+        yield f"placement={'v' if is_v else _compact(rows if len(rows) > 1 else rows[0])}"
+    if isinstance(what, Program):
+        yield "level=program"
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def from_text(text: str) -> Schedule | Program:
+    """Read the file form: a Program if it says so or has messages, else a Schedule.
+
+    Checks that it can be read, not that the order is right, which is for `validate`. Raises
+    ScheduleError with line and column.
+    """
+    header: _Header | None = None
+    rows: dict[int, tuple[Op, ...]] = {}
+    for line, content in enumerate(text.splitlines(), 1):
+        if header is None and _HEADER.match(content):
+            header = _header(line, content)
+            continue
+        words = list(re.finditer(r"\S+", content.partition("#")[0]))
+        if not words:
+            continue
+        if header is None:
+            _fail(line, 1, f"rows come after the header; begin with a line such as {_EXAMPLE}")
+        rank = _rank(line, words[0], header, rows)
+        rows[rank] = tuple(_op(line, word) for word in words[1:] if word[0] not in _SKIPPED)
+    if header is None:
+        raise ScheduleError(f"there is no header; begin with a line such as {_EXAMPLE}")
+    for rank in range(header.problem.ranks):
+        if rank not in rows:
+            _fail(header.line, 1, f"ranks={header.problem.ranks}, but no line begins with r{rank}:")
+    has_messages = any(op.kind in MESSAGES for row in rows.values() for op in row)
+    level = _LEVELS[header.level or ("program" if has_messages else "schedule")]
+    ordered = tuple(rows[rank] for rank in range(header.problem.ranks))
+    return level(header.name, header.problem, header.placement, ordered)
+
+
+def read(text: str, *, segments: int = 1) -> Schedule | Program:
+    """Read a schedule from the content of a file, ours or torch's CSV, whichever it is.
+
+    `segments` is for torch's CSV alone, which does not say it (see `from_torch_csv`).
+    """
+    start = text.lstrip()
+    if start.startswith("#") or _ROW.match(start):
+        return from_text(text)
+    return from_torch_csv(text, segments=segments)
+
+
+class _Header(NamedTuple):
+    line: int
+    name: str
+    problem: Problem
+    placement: Placement
+    level: str | None
+
+
+def _header(line: int, content: str) -> _Header:
+    found = _HEADER.match(content)
+    assert found, "called for a header only"
+    if found[1] != "1":
+        _fail(line, found.start(1) + 1, f"this is ir {found[1]}, but only ir 1 can be read here")
+    end = content.find("|", found.end())  # what follows is a note
+    name = ""
+    values: dict[str, object] = {}
+    for word in re.compile(r"\S+").finditer(
+        content, found.end(), end if end >= 0 else len(content)
+    ):
+        key, equals, value = word[0].partition("=")
+        if equals:
+            values[key] = _value(line, word.start() + 1, key, value)
+        elif name or values:
+            _fail(line, word.start() + 1, f"{key!r} is no field; write field=value, without spaces")
+        else:
+            name = key
+    try:
+        problem = _problem(values)
+        return _Header(line, name, problem, _placement(values, problem), _level(values))
+    except ProblemError as fault:
+        _fail(line, 1, str(fault))
+
+
+def _value(line: int, column: int, key: str, value: str) -> object:
+    """A number, a list as tuple, or a word."""
+    if key not in _FIELDS:
+        near = difflib.get_close_matches(key, _FIELDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"fields are {', '.join(_FIELDS)}"
+        _fail(line, column, f"unknown field {key!r}: {hint}")
+    if re.fullmatch(r"[a-z]+", value):
+        return value
+    try:
+        return _frozen(json.loads(value))
+    except ValueError:
+        _fail(line, column, f"cannot read {key}={value}: write a number or, without spaces, a list")
+
+
+def _frozen(value: object) -> object:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _problem(values: dict[str, object]) -> Problem:
+    for needed in ("ranks", "microbatches"):
+        if needed not in values:
+            raise ProblemError(f"the header has no {needed}: write it as in {_EXAMPLE}")
+    sizes = {key: values[key] for key in _FIELDS[:4] if key in values}
+    return Problem(**sizes)  # type: ignore[arg-type]  # Problem checks each value
+
+
+def _placement(values: dict[str, object], problem: Problem) -> Placement:
+    value = values.get("placement", "loop")
+    if value == "loop":
+        return loop(problem.ranks, problem.chunks)
+    if value == "v":
+        return v(problem.ranks)
+    rows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple) else (value,)
+    if not all(isinstance(row, tuple) and all(type(r) is int for r in row) for row in rows):
+        raise ProblemError(
+            f"placement={value} is not loop, v, or a list with a rank for each stage, as [0,1,1,0]"
+        )
+    return Placement(problem.ranks, rows)
+
+
+def _level(values: dict[str, object]) -> str | None:
+    level = values.get("level")
+    if level is not None and level not in _LEVELS:
+        raise ProblemError(f"level={level} is not schedule or program")
+    return None if level is None else str(level)
+
+
+def _rank(line: int, word: re.Match[str], header: _Header, rows: dict[int, tuple[Op, ...]]) -> int:
+    found = _ROW.fullmatch(word[0])
+    if not found:
+        _fail(line, word.start() + 1, f"a row begins with its rank, as r0: does, not {word[0]!r}")
+    rank = int(found[1])
+    if rank >= header.problem.ranks:
+        _fail(line, word.start() + 1, f"the header says ranks={header.problem.ranks}, got r{rank}")
+    if rank in rows:
+        _fail(line, word.start() + 1, f"r{rank} has a second row: join the two in one line")
+    return rank
+
+
+def _op(line: int, word: re.Match[str]) -> Op:
+    try:
+        return Op.parse(word[0])
+    except ScheduleError as fault:
+        _fail(line, word.start() + 1, str(fault))
+
+
+def _fail(line: int, column: int, fault: str) -> NoReturn:
+    raise ScheduleError(f"line {line}, column {column}: {fault}") from None

@@ -1,0 +1,132 @@
+"""The CSV of `torch.distributed.pipelining`: out, so that torch can check and run; and in.
+
+Row i is rank i, a cell is an action such as `2F3`. Torch knows no segments: segment `seg` of
+micro-batch `mb` is its microbatch `mb * segments + seg`.
+"""
+
+import re
+from typing import NoReturn
+
+from longpipe.errors import ProblemError, ScheduleError
+from longpipe.ir.kind import COMPUTE, Kind
+from longpipe.ir.op import Op
+from longpipe.ir.placement import Placement
+from longpipe.ir.problem import Problem
+from longpipe.ir.schedule import Schedule
+
+_NUMBER = "(0|[1-9][0-9]*)"  # as torch prints it: what it reads more widely is refused
+_COMPUTE = re.compile(rf"{_NUMBER}([FBIW]){_NUMBER}")
+_PAIR = re.compile(r"\(([^;()]*);([^;()]*)\)OVERLAP_F_B")
+_DROPPED = re.compile(rf"{_NUMBER}(?:(?:SEND|RECV)_[FB]{_NUMBER}|UNSHARD|RESHARD|REDUCE_GRAD)")
+
+
+def to_torch_csv(schedule: Schedule) -> str:
+    """Print as torch's `compute_only` CSV; torch adds the messages itself.
+
+    The schedule must be valid (see `validate`). Raises ScheduleError for what torch cannot
+    express: segment counts that differ, a stage on two ranks, or forwards of the last stage out
+    of order (torch files its losses in the order in which they come).
+    """
+    segments = _even_segments(schedule.problem)
+    if len(set(schedule.placement.by_mb)) > 1:
+        raise ScheduleError(
+            f"{schedule.name}: torch's CSV has each stage on one rank, but the placement here "
+            "differs by micro-batch: this schedule cannot be exported"
+        )
+    last = schedule.problem.stages - 1
+    lines = []
+    for rank, row in enumerate(schedule.rows):
+        cells = []
+        newest = -1
+        for position, op in enumerate(row):
+            flat = op.mb * segments + op.seg
+            if op.kind is Kind.F and op.stage == last:
+                if flat < newest:
+                    raise ScheduleError(
+                        f"rank {rank}, op {position}: {op} on the last stage comes after a later "
+                        f"unit, and torch files losses in the order in which they come: run the "
+                        f"last stage's F in order to export this"
+                    )
+                newest = flat
+            cells.append(f"{op.stage}{op.kind.value}{flat}")
+        lines.append(",".join(cells) + "\n")
+    return "".join(lines)
+
+
+def _even_segments(problem: Problem) -> int:
+    counts = {problem.segments_of(mb) for mb in range(problem.microbatches)}
+    if len(counts) > 1:
+        raise ScheduleError(
+            f"torch's CSV numbers units by mb * segments + seg, but segments={problem.segments} "
+            "differ by micro-batch: export with one count for all"
+        )
+    return counts.pop()
+
+
+def from_torch_csv(text: str, *, segments: int = 1) -> Schedule:
+    """Read torch's CSV, `compute_only` or `compute_comms`, as a Schedule.
+
+    `segments` (of each micro-batch) turns torch's microbatch number back into mb and seg. The
+    placement follows from the rows. Empty cells, messages (`add_messages` places ours) and
+    UNSHARD, RESHARD, REDUCE_GRAD are left out, and an OVERLAP_F_B pair becomes its two ops.
+
+    Raises ScheduleError with line and cell for anything that torch would not print itself.
+    """
+    if segments < 1:
+        raise ProblemError(f"segments counts the segments of a micro-batch, got {segments}")
+    lines = text.rstrip().splitlines()
+    rows = tuple(tuple(_row(number, line, segments)) for number, line in enumerate(lines, 1))
+    owner: dict[int, int] = {}
+    for rank, row in enumerate(rows):
+        for op in row:
+            if owner.setdefault(op.stage, rank) != rank:
+                raise ScheduleError(
+                    f"line {rank + 1}: {op} runs on rank {rank}, but stage {op.stage} is on rank "
+                    f"{owner[op.stage]} already: torch's CSV has each stage on one rank"
+                )
+    problem = _problem(rows, owner, segments)
+    placement = Placement(problem.ranks, (tuple(owner[s] for s in range(problem.stages)),))
+    return Schedule("torch-csv", problem, placement, rows)
+
+
+def _problem(rows: tuple[tuple[Op, ...], ...], owner: dict[int, int], segments: int) -> Problem:
+    if not owner:
+        raise ScheduleError("this CSV has no compute action such as 0F0 in it")
+    stages = max(owner) + 1
+    absent = next((stage for stage in range(stages) if stage not in owner), None)
+    if absent is not None:
+        raise ScheduleError(f"no rank runs stage {absent}, though stage {stages - 1} is there")
+    if stages % len(rows):
+        raise ScheduleError(
+            f"{stages} stages on {len(rows)} ranks (lines): the number of stages must be a "
+            "multiple of the number of ranks"
+        )
+    units = max(op.mb * segments + op.seg for row in rows for op in row) + 1
+    if units % segments:
+        raise ScheduleError(
+            f"torch's {units} microbatches do not divide into micro-batches of {segments} "
+            "segments: pass the number of segments that the file was made with"
+        )
+    return Problem(len(rows), units // segments, stages // len(rows), segments)
+
+
+def _row(number: int, line: str, segments: int) -> list[Op]:
+    ops: list[Op] = []
+    for index, cell in enumerate(line.split(","), 1):
+        pair = _PAIR.fullmatch(cell)
+        for action in pair.groups() if pair else (cell,):
+            found = _COMPUTE.fullmatch(action)
+            if found:
+                mb, seg = divmod(int(found[3]), segments)
+                ops.append(Op(Kind(found[2]), int(found[1]), mb, seg))
+            elif pair or (cell.strip() and not _DROPPED.fullmatch(cell)):
+                _fail(number, index, action)
+    return ops
+
+
+def _fail(line: int, cell: int, action: str) -> NoReturn:
+    kinds = " ".join(sorted(COMPUTE))
+    raise ScheduleError(
+        f"line {line}, cell {cell}: cannot read {action!r} as an action: torch prints "
+        f"<stage><kind><microbatch>, such as 2F0, without spaces; compute kinds are {kinds}"
+    )

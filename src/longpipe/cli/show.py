@@ -16,11 +16,10 @@ from longpipe.cli._options import (
     built,
     priced,
 )
+from longpipe.cli._picture import coloured
 from longpipe.schedules import entry
 from longpipe.simulate import measure, simulate
 from longpipe.view import picture
-
-_COLOURS = {"F": "blue", "B": "green", "I": "cyan", "W": "yellow"}
 
 
 @app.command(epilog="Example: `longpipe show seq1f1b --ranks 4 --microbatches 4 --segments 2`")
@@ -46,11 +45,3 @@ def show(
     console.print(Text(f"{about.title}: {about.paper}", style="bold"))
     console.print(coloured(picture(timeline, console.width)), soft_wrap=True)
     print_numbers(measure(timeline), "peak act.")
-
-
-def coloured(drawn: str) -> Text:
-    """A text picture with a colour for each kind."""
-    text = Text(drawn)
-    for kind, colour in _COLOURS.items():
-        text.highlight_regex(rf"\d*{kind}(\d+(\.\d+)?)?( *-)*", colour)
-    return text

@@ -20,9 +20,7 @@ from longpipe.simulate import measure
 from longpipe.simulate import simulate as run
 
 
-@app.command(
-    epilog="Example: `longpipe simulate seq1f1b --ranks 4 --microbatches 8 --segments 4 --json`"
-)
+@app.command(epilog="Example: `longpipe simulate seq1f1b --ranks 4 --microbatches 8 --segments 4`")
 def simulate(
     name: Name,
     ranks: Ranks,

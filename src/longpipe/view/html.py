@@ -5,7 +5,7 @@ from html import escape
 from itertools import count, takewhile
 from math import floor, log10
 
-from longpipe.ir import Event, Timeline
+from longpipe.ir import Event, Op, Timeline
 from longpipe.simulate import Metrics, measure
 from longpipe.view.html_style import KINDS, page
 
@@ -110,9 +110,15 @@ def _op(event: Event, wait_s: float, top: float, until: float) -> str:
             f'<rect class="wait" x="{begin}" y="{top}" width="{x - begin:.2f}" height="{_OP}">'
             f"<title>{op} waits {_short(wait_s)} for a message in flight</title></rect>"
         )
-    if stop - x > len(str(op)) * _LETTER:
-        drawn += f'<text class="op" x="{(x + stop) / 2:.2f}" y="{top + 17}">{op}</text>'
+    label = next((name for name in _names(op) if len(name) * _LETTER + 4 < stop - x), None)
+    if label:
+        drawn += f'<text class="op" x="{(x + stop) / 2:.2f}" y="{top + 17}">{label}</text>'
     return drawn
+
+
+def _names(op: Op) -> tuple[str, str]:
+    """Its text form, and a shorter one: the colour tells the kind, the row mostly the stage."""
+    return str(op), f"{op.mb}.{op.seg}" if op.seg else str(op.mb)
 
 
 def _memory(row: Sequence[Event], top: float, until: float, highest: float) -> str:

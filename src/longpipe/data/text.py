@@ -4,14 +4,16 @@ import codecs
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from longpipe.errors import DataError
 
 _BLOCK_BYTES = 1 << 20
+_PACKAGE = "package:"
 
 
 class DocumentSource(Protocol):
@@ -119,13 +121,16 @@ class DiskDataset:
 def find_paths(patterns: Iterable[str], *, folders: bool = False) -> tuple[Path, ...]:
     """Files, or folders, that paths and globs name, each once: by pattern, sorted within one.
 
+    `package:NAME/...` lies in the folder of an installed Python package, which is not imported.
+
     Raises:
         DataError: a pattern matches nothing; nothing is left out silently.
     """
     found: dict[Path, None] = {}
     what = "folder" if folders else "file"
     for pattern in patterns:
-        names = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]
+        place = _in_package(pattern) if pattern.startswith(_PACKAGE) else pattern
+        names = sorted(glob(place, recursive=True)) if has_magic(place) else [place]
         matches = [p for p in map(Path, names) if (p.is_dir() if folders else p.is_file())]
         if not matches:
             is_folder = not folders and Path(pattern).is_dir()
@@ -135,6 +140,18 @@ def find_paths(patterns: Iterable[str], *, folders: bool = False) -> tuple[Path,
     if not found:
         raise DataError("data.paths is empty: name at least one file or folder")
     return tuple(found)
+
+
+def _in_package(pattern: str) -> str:
+    """The path that `package:NAME/...` means."""
+    name, _, rest = pattern.removeprefix(_PACKAGE).partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"data.paths: {pattern!r}: no package {name!r} is installed for this Python "
+            f"(pip install {name}); the form is {_PACKAGE}NAME/folder/*.txt"
+        )
+    return str(Path(escape(spec.submodule_search_locations[0])) / rest)
 
 
 def fingerprint_files(paths: Iterable[Path], *settings: str) -> str:

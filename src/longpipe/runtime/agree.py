@@ -8,11 +8,10 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 
-from torch.distributed import Store
-
 from longpipe.errors import RunError
 from longpipe.ir import Program
 from longpipe.runtime.boundary import Boundary
+from longpipe.runtime.store import Store
 
 
 def facts_of(program: Program, boundary: Boundary) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What crosses a stage border: shapes that are static facts of the plan."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,7 +20,7 @@ class Boundary:
     hidden: int
     segments: tuple[tuple[Segment, ...], ...]
     dtype: torch.dtype = torch.float32
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def shape(self, mb: int, seg: int) -> tuple[int, int, int]:
         """[batch, tokens, hidden] of a message."""

@@ -15,13 +15,15 @@ import torch
 from longpipe.errors import RunError
 from longpipe.ir import COMPUTE, RECEIVES, Event, Kind, Op, Program, matching, message_of
 from longpipe.runtime.boundary import Boundary
-from longpipe.runtime.progress import Progress
+from longpipe.runtime.progress import Progress, Wait
 from longpipe.runtime.recorder import Meter, Recorder, recorder_for
 from longpipe.runtime.stage import Stage, StageModule
 from longpipe.runtime.transport import Handle, Transport, direction_of
 
 Run = Callable[[int, int, torch.Tensor | None], torch.Tensor | None]
 Blame = Callable[[str], str]
+
+_SENDS_ARRIVE = Wait("its sends to arrive", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,6 @@ class Executor:
         self._transport = transport
         self._boundary = boundary
         self._progress = progress or Progress()
-        self._progress.row = self._row
         self._blame: Blame = blame or (lambda text: text)
         count = program.problem.stages
         self._stages = {
@@ -90,7 +91,7 @@ class Executor:
         computes = tuple(op for op in self._row if op.kind in COMPUTE)
         self._recorder = recorder_for(computes, boundary.device, meter)
         self._metered = meter is not None
-        self._inbox: dict[Op, tuple[Handle | None, torch.Tensor]] = {}
+        self._inbox: dict[Op, tuple[Handle | None, torch.Tensor, Wait | None]] = {}
         self._outbox: dict[Op, torch.Tensor] = {}
         self._code = self._compile()
         if ranges:
@@ -110,19 +111,22 @@ class Executor:
                 f"the program orders {self._program.problem.microbatches} micro-batches, "
                 f"the step was given {len(batches)}"
             )
-        self._progress.step += 1
-        self._progress.activity = "running its ops"
+        progress = self._progress
+        progress.row = self._row
+        progress.step += 1
+        progress.step_runs = True
         try:
             for stage in self._stages.values():
                 stage.start(batches, scale)
             self._run()
             losses = self._finish()
-            self._progress.waiting = "its sends to arrive"
+            progress.waiting = _SENDS_ARRIVE
             self._transport.drain()
-            self._progress.waiting = None
+            progress.waiting = None
         except Exception as error:
             raise RunError(self._blame(self._describe(error))) from error
-        self._progress.activity = "between steps"
+        progress.activity = "between steps"
+        progress.step_runs = False
         loss_sum = next((loss for loss in losses if loss is not None), None)
         return StepResult(loss_sum, self._recorder)
 
@@ -154,7 +158,7 @@ class Executor:
             self._outbox[step.sends] = result
         elif step.feeds is not None:
             assert result is not None, f"{step.op} gave no tensor to hand over"
-            self._inbox[step.feeds] = (None, result)
+            self._inbox[step.feeds] = (None, result, None)
         if self._metered:
             del value, result
             recorder.settle(step.number)
@@ -162,21 +166,21 @@ class Executor:
     def _take(self, receive: Op) -> torch.Tensor:
         if receive not in self._inbox:
             raise RunError(f"no {receive} (or hand-over) comes before it in the row")
-        handle, tensor = self._inbox.pop(receive)
+        handle, tensor, wait = self._inbox.pop(receive)
         if handle is not None:
-            self._progress.waiting = receive
+            self._progress.waiting = wait
             handle.wait()
             self._progress.waiting = None
         return tensor
 
-    def _receive(self, step: tuple[Op, int]) -> None:
-        op, peer = step
+    def _receive(self, step: tuple[Op, int, Wait]) -> None:
+        op, peer, wait = step
         buffer = self._boundary.empty(op.mb, op.seg)
         handle = self._transport.post_receive(peer, direction_of(op), buffer)
-        self._inbox[op] = (handle, buffer)
+        self._inbox[op] = (handle, buffer, wait)
 
-    def _send(self, step: tuple[Op, int]) -> None:
-        op, peer = step
+    def _send(self, step: tuple[Op, int, Wait]) -> None:
+        op, peer, wait = step
         if op not in self._outbox:
             raise RunError("nothing to send: its compute op does not come before it in the row")
         tensor = self._outbox.pop(op)
@@ -184,9 +188,11 @@ class Executor:
         if tensor.shape != shape or tensor.dtype != self._boundary.dtype:
             raise RunError(
                 f"stage {op.stage} made {tuple(tensor.shape)} {tensor.dtype}, its neighbour "
-                f"expects {shape} {self._boundary.dtype}: the plan's cuts or dtype are not the model's"
+                f"expects {shape} {self._boundary.dtype}: cuts or dtype are not the model's"
             )
+        self._progress.waiting = wait  # a transport may block, or find that the peer is gone
         self._transport.send(peer, direction_of(op), tensor)
+        self._progress.waiting = None
 
     def _compile(self) -> list[tuple[Callable[[Any], None], Any]]:
         code: list[tuple[Callable[[Any], None], Any]] = []
@@ -195,9 +201,12 @@ class Executor:
             if op.kind in COMPUTE:
                 code.append((self._compute, self._fixed(op, number)))
                 number += 1
+            elif op.kind in RECEIVES:
+                peer = self._program.peer(op)
+                code.append((self._receive, (op, peer, Wait(_in_words(matching(op)), peer))))
             else:
-                handler = self._receive if op.kind in RECEIVES else self._send
-                code.append((handler, (op, self._program.peer(op))))
+                peer = self._program.peer(op)
+                code.append((self._send, (op, peer, Wait(f"the start of {_in_words(op)}", peer))))
         return code
 
     def _fixed(self, op: Op, number: int) -> _Step:
@@ -220,19 +229,17 @@ class Executor:
 
     def _describe(self, error: Exception) -> str:
         """`error` with this rank's place in the step, and the message it waited for."""
-        progress = self._progress
-        op = self._row[progress.position] if self._row else "no op"
-        place = f"rank {self._rank}, step {progress.step}, op {progress.position} ({op})"
-        waiting = progress.waiting
-        if isinstance(waiting, Op):
-            send = matching(waiting)
-            place += (
-                f", waiting for {send} (activation or gradient of micro-batch {send.mb}, segment "
-                f"{send.seg}) from rank {self._program.peer(waiting)}"
-            )
-        elif waiting:
-            place += f", waiting for {waiting}"
+        wait = self._progress.waiting
+        waiting = "" if wait is None else f", waiting for {wait.what}"
+        if wait is not None and wait.rank is not None:
+            waiting += f" from rank {wait.rank}"
+        place = f"rank {self._rank}, {self._progress.place()}{waiting}"
         return f"{place}: {type(error).__name__}: {error}"
+
+
+def _in_words(send: Op) -> str:
+    what = "activation" if send.kind is Kind.SEND_F else "gradient"
+    return f"{send} ({what} of micro-batch {send.mb}, segment {send.seg})"
 
 
 def _reads(op: Op, stages: int) -> Op | None:

@@ -143,7 +143,7 @@ def run_ranks(fabric: LocalFabric, work: Callable[[int], T]) -> list[T]:
     def body(rank: int) -> None:
         try:
             results[rank] = work(rank)
-        except BaseException as error:  # noqa: BLE001 (handed on to the caller's thread)
+        except BaseException as error:
             failures.append(error)
             fabric.stop(f"rank {rank} failed: {error}")
 

@@ -73,8 +73,8 @@ class CudaRecorder:
     ) -> None:
         self._device = device
         self._host = HostRecorder(ops, meter)
-        self._starts = [torch.cuda.Event(enable_timing=True) for _ in ops]
-        self._ends = [torch.cuda.Event(enable_timing=True) for _ in ops]
+        self._starts = [_timer() for _ in ops]
+        self._ends = [_timer() for _ in ops]
 
     def begin(self, number: int) -> None:
         """The `number`-th compute op is about to be queued on the stream."""
@@ -93,7 +93,7 @@ class CudaRecorder:
     def events(self) -> tuple[Event, ...]:
         """The step's events, in seconds of this host's `perf_counter`; waits for the device."""
         torch.cuda.synchronize(self._device)
-        now = torch.cuda.Event(enable_timing=True)
+        now = _timer()
         now.record(torch.cuda.current_stream(self._device))
         now.synchronize()
         now_s = perf_counter_ns() * 1e-9
@@ -105,6 +105,10 @@ class CudaRecorder:
             )
             for event, start, end in columns
         )
+
+
+def _timer() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 Recorder = HostRecorder | CudaRecorder

@@ -1,0 +1,54 @@
+"""The few things asked of a torch.distributed key-value store, and how one is made."""
+
+from datetime import timedelta
+from typing import Any, Protocol, cast
+
+import torch.distributed
+
+# torch does not declare its stores as exported, and their stubs miss `clone`.
+_torch: Any = torch.distributed
+
+
+class Store(Protocol):
+    """A `torch.distributed.Store` (TCPStore, PrefixStore, HashStore)."""
+
+    def set(self, key: str, value: str) -> None:
+        """Write a key."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """Read a key; block until it is there, or raise after the store's timeout."""
+        ...
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all keys are there; does not block."""
+        ...
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        """Write a key if its value is `expected` ("": if it is not there); return its value."""
+        ...
+
+    def delete_key(self, key: str) -> bool:
+        """Forget a key."""
+        ...
+
+    def clone(self) -> "Store":
+        """The same store over a connection of its own, for another thread."""
+        ...
+
+
+def tcp_store(address: str, port: int, ranks: int, *, hosts: bool, timeout_s: float) -> Store:
+    """A store over TCP; the rank that `hosts` serves it as long as it lives."""
+    timeout = timedelta(seconds=timeout_s)
+    made = _torch.TCPStore(address, port, ranks, hosts, timeout=timeout, wait_for_workers=False)
+    return cast(Store, made)
+
+
+def process_store() -> Store:
+    """A store within this process, for one rank or for ranks that are threads."""
+    return cast(Store, _torch.HashStore())
+
+
+def prefixed(prefix: str, store: Store) -> Store:
+    """The part of a store whose keys begin with a prefix."""
+    return cast(Store, _torch.PrefixStore(prefix, store))

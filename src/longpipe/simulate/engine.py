@@ -5,7 +5,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 
-from longpipe.ir import Costs, Event, Op, Program, Schedule, Timeline, needs, provides, walk
+from longpipe.ir import (
+    Costs,
+    Event,
+    Op,
+    Program,
+    Schedule,
+    Timeline,
+    needs,
+    provides,
+    to_text,
+    walk,
+)
 
 
 def simulate(schedule: Schedule | Program, costs: Costs) -> Timeline:
@@ -103,20 +114,12 @@ class _Row:
 
 
 def title(schedule: Schedule | Program) -> str:
-    """Name and size of a schedule in one line.
+    """Name, size and placement of a schedule in one line, as the text form's header has them.
 
     >>> from longpipe.ir import Problem
     >>> from longpipe.schedules import build
     >>> title(build("1f1b", Problem(ranks=2, microbatches=3)))
     '1f1b ranks=2 microbatches=3'
     """
-    problem = schedule.problem
-    parts = [schedule.name, f"ranks={problem.ranks}", f"microbatches={problem.microbatches}"]
-    if problem.chunks > 1:
-        parts.append(f"chunks={problem.chunks}")
-    if problem.segments_max > 1:
-        counts = problem.segments
-        parts.append(
-            f"segments={counts if isinstance(counts, int) else ','.join(map(str, counts))}"
-        )
-    return " ".join(parts)
+    head = Schedule(schedule.name, schedule.problem, schedule.placement, rows=())
+    return to_text(head).strip().removeprefix("# ir 1 | ")

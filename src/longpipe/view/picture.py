@@ -52,7 +52,7 @@ def strip(row: Sequence[Event], until_s: float, columns: int) -> str:
 
     >>> from longpipe.ir import Op
     >>> strip([Event(Op.parse("0F0"), 0, 5), Event(Op.parse("0B0"), 6, 7)], until_s=8, columns=16)
-    '0F0-------..0-..'
+    '0F0-------..B-..'
     """
     if until_s <= 0:
         return "." * columns

@@ -10,6 +10,7 @@ Shapes: B rows, S tokens of the sequence, T of the segment, H query heads, G key
 D head size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,8 @@ class KVStore:
 
     def read(self, pieces: Pieces, stop: int) -> tuple[Tensor, Tensor]:
         """Keys and values from the first that `pieces` see up to token `stop`."""
-        assert self.k is not None and self.v is not None, "keys are written before they are read"
+        assert self.k is not None, "keys are written before they are read"
+        assert self.v is not None, "values are written before they are read"
         seen = (pieces.rows, slice(pieces.first, stop))
         return self.k[seen], self.v[seen]
 
@@ -92,7 +94,7 @@ class KVStore:
             )
 
     def settle(self, index: int, pieces: Pieces, segment: Segment, grads: Grads) -> None:
-        """Adds what later segments owe to the own gradients, and keeps what is owed to earlier ones.
+        """Adds what later segments owe to the own gradients; keeps what is owed to earlier ones.
 
         `index` tells the groups of rows apart.
         """
@@ -104,8 +106,7 @@ class KVStore:
             own = dk_due.shape[1] - past
             dk[:, segment.tokens - own :] += dk_due[:, past:]
             dv[:, segment.tokens - own :] += dv_due[:, past:]
-            if past:
-                assert dk_past is not None and dv_past is not None, "its document began earlier"
+            if past and dk_past is not None and dv_past is not None:
                 dk_past += dk_due[:, :past]
                 dv_past += dv_due[:, :past]
         if dk_past is not None and dv_past is not None:
@@ -130,15 +131,19 @@ class KVStore:
 
 
 def attend(
-    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, view: SegmentView, store: KVStore, kernel: Kernel
+    q_BTHD: Tensor,
+    k_BTGD: Tensor,
+    v_BTGD: Tensor,
+    view: SegmentView,
+    store: KVStore,
+    kernel: Kernel,
 ) -> Tensor:
     """Rotates queries and keys, attends to all earlier tokens of the same document; [B, T, H * D].
 
     Queries and keys come unrotated from their projections (or norms).
     """
     recorded = torch.is_grad_enabled() and q_BTHD.requires_grad
-    out: Tensor = _Attend.apply(q_BTHD, k_BTGD, v_BTGD, view, store, kernel, recorded)
-    return out
+    return _attend(q_BTHD, k_BTGD, v_BTGD, view, store, kernel, recorded)
 
 
 class _Attend(Function):
@@ -191,3 +196,6 @@ class _Attend(Function):
 
 def _cat_rows(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+_attend: Callable[..., Tensor] = _Attend.apply

@@ -5,6 +5,7 @@ Shapes: B rows, S tokens of a whole sequence.
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -81,7 +82,7 @@ def _pieces(starts: Starts, segment: Segment, rows: slice) -> Pieces:
     inside = bisect_right(starts, segment.start)
     first = starts[inside - 1]
     cuts = [segment.start, *(s for s in starts[inside:] if s < segment.stop), segment.stop]
-    lengths = tuple(b - a for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+    lengths = tuple(b - a for a, b in pairwise(cuts))
     return Pieces(rows, first, segment.start - first, lengths)
 
 

@@ -30,7 +30,8 @@ def forward(q_BTHD: Tensor, k_BKGD: Tensor, v_BKGD: Tensor, scale: float) -> tup
             share = torch.sigmoid(block_lse - lse).unsqueeze(-1)
             out = torch.lerp(out, block_out.nan_to_num(), share)
             lse = torch.logaddexp(lse, block_lse)
-        assert out is not None and lse is not None, "a query sees at least itself"
+        assert out is not None, "a query sees at least itself"
+        assert lse is not None, "a query sees at least itself"
         outs.append(out)
         lses.append(lse)
     out_BTHD = torch.cat(outs, dim=3).permute(0, 3, 1, 2, 4).flatten(2, 3)
@@ -71,7 +72,8 @@ def backward(
 
 def _grouped(x_BTHD: Tensor, groups: int) -> Tensor:
     """[B, G, R, T, D]."""
-    return x_BTHD.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4)
+    grouped: Tensor = x_BTHD.unflatten(2, (groups, -1))
+    return grouped.permute(0, 2, 3, 1, 4)
 
 
 def _blocks(length: int) -> Iterator[slice]:

@@ -7,6 +7,7 @@ recomputed). Everything else is made again in the backward from these, without a
 Shapes: B rows, T tokens, N = B * T, E inputs and O outputs of a linear layer.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,8 +20,7 @@ from longpipe.model.norm import RMSNorm, rms_backward, rms_forward, wide
 
 def embed(tokens_BT: Tensor, weight: nn.Parameter, dtype: torch.dtype) -> Tensor:
     """Rows of `weight` for each token, [B, T, E], in `dtype`."""
-    x: Tensor = _Embed.apply(tokens_BT, weight, dtype)
-    return x
+    return _embed(tokens_BT, weight, dtype)
 
 
 def norm_project(
@@ -32,26 +32,21 @@ def norm_project(
         parameters.append(linear.weight)
         if linear.bias is not None:
             parameters.append(linear.bias)
-    out: tuple[Tensor, ...] = _NormProject.apply(x_BTE, norm, linears, queue, *parameters)
-    return out
+    return _norm_project(x_BTE, norm, linears, queue, *parameters)
 
 
 def project_add(x_BTE: Tensor, residual_BTO: Tensor, linear: Linear, queue: WeightQueue) -> Tensor:
     """`residual + linear(x)`."""
-    out: Tensor = _ProjectAdd.apply(
-        x_BTE, residual_BTO, linear, queue, linear.weight, linear.bias
-    )
-    return out
+    return _project_add(x_BTE, residual_BTO, linear, queue, linear.weight, linear.bias)
 
 
 def swiglu_project_add(
     gate_BTE: Tensor, up_BTE: Tensor, residual_BTO: Tensor, linear: Linear, queue: WeightQueue
 ) -> Tensor:
     """`residual + linear(silu(gate) * up)` (arXiv:2002.05202); keeps `gate` and `up` only."""
-    out: Tensor = _SwigluProjectAdd.apply(
+    return _swiglu_project_add(
         gate_BTE, up_BTE, residual_BTO, linear, queue, linear.weight, linear.bias
     )
-    return out
 
 
 class _Embed(Function):
@@ -183,3 +178,9 @@ def _affine_add(
     if bias_O is not None:
         out_NO.add_(bias_O)
     return out_NO.view(residual_BTO.shape)
+
+
+_embed: Callable[..., Tensor] = _Embed.apply
+_norm_project: Callable[..., tuple[Tensor, ...]] = _NormProject.apply
+_project_add: Callable[..., Tensor] = _ProjectAdd.apply
+_swiglu_project_add: Callable[..., Tensor] = _SwigluProjectAdd.apply

@@ -170,10 +170,8 @@ def _cuda_backward(dout_BTHD: Tensor, inputs: Inputs, out_BTHD: Tensor, lse: Lse
         rows = []
         for row, tensors in enumerate(zip(dout_BTHD, *inputs[:3], out_BTHD, strict=True)):
             row_lse, seed, offset = lse[3 * row : 3 * row + 3]
-            sizes = (*_offsets(inputs), 0.0, True)
-            rows.append(
-                _FLASH_CUDA_BACKWARD(*tensors, row_lse, *sizes, seed, offset, scale=inputs.scale)
-            )
+            packed = (row_lse, *_offsets(inputs), 0.0, True, seed, offset)
+            rows.append(_FLASH_CUDA_BACKWARD(*tensors, *packed, scale=inputs.scale))
         dq, dk, dv = (torch.stack(parts) for parts in zip(*rows, strict=True))
     prefix = inputs.prefix
     if prefix == 0:

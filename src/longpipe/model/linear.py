@@ -50,7 +50,7 @@ class Linear(nn.Module):
     def __init__(self, inputs: int, outputs: int, bias: bool, build: Build) -> None:
         super().__init__()
         self.weight = empty_parameter((outputs, inputs), build)
-        self.bias = empty_parameter((outputs,), build) if bias else None
+        self.register_parameter("bias", empty_parameter((outputs,), build) if bias else None)
         self._copies: tuple[Tensor, Tensor | None] | None = None
         self._compute = None if build.compute_dtype == build.dtype else build.compute_dtype
 
@@ -60,8 +60,8 @@ class Linear(nn.Module):
             bias = self.bias
             return self.weight.detach(), None if bias is None else bias.detach()
         if self._copies is None:
-            bias = None if self.bias is None else self.bias.detach().to(self._compute)
-            self._copies = (self.weight.detach().to(self._compute), bias)
+            narrow = None if self.bias is None else self.bias.detach().to(self._compute)
+            self._copies = (self.weight.detach().to(self._compute), narrow)
         return self._copies
 
     def refresh(self) -> None:

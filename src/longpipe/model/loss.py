@@ -3,7 +3,7 @@
 Shapes: N tokens, V words of the vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,8 +23,7 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
     `logits` [..., V] must not be used afterwards: in the backward their memory takes their own
     gradient. Label -100 leaves a token out. The softmax is computed in at least float32.
     """
-    loss: Tensor = _CrossEntropySum.apply(logits, labels)
-    return loss
+    return _cross_entropy_sum(logits, labels)
 
 
 def _chunks(logits_NV: Tensor, labels_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -56,3 +55,6 @@ class _CrossEntropySum(Function):
             grad_NV.scatter_add_(1, safe_N1, -torch.ones_like(safe_N1, dtype=grad_NV.dtype))
             torch.mul(grad_NV, valid_N1 * dloss, out=part_NV)
         return logits_NV.view(ctx.shape), None
+
+
+_cross_entropy_sum: Callable[..., Tensor] = _CrossEntropySum.apply

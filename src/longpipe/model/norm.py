@@ -3,6 +3,7 @@
 Shapes: N tokens (or heads of tokens), E size of the normalised dimension.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,8 +25,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [..., E] over its root mean square, times the weight; same shape and type."""
-        y: Tensor = _Normalise.apply(x, self, self.weight)
-        return y
+        return _normalise(x, self, self.weight)
 
 
 def wide(x: Tensor) -> Tensor:
@@ -71,3 +71,6 @@ class _Normalise(Function):
         # Autograd may still need `dy`, so work on a copy.
         dx_NE = rms_backward(dy.reshape(x_NE.shape).clone(), x_hat_NE, rstd_N1, ctx.norm)
         return dx_NE.to(x_NE.dtype).view(dy.shape), None, None
+
+
+_normalise: Callable[..., Tensor] = _Normalise.apply

@@ -80,7 +80,7 @@ def holders(config: DecoderConfig, partition: Partition) -> dict[str, tuple[int,
     check_partition(config, partition)
     last = len(partition) - 1
     stage_of = {str(layer): stage for stage, layers in enumerate(partition) for layer in layers}
-    held = {}
+    held: dict[str, tuple[int, ...]] = {}
     for name in parameter_shapes(config):
         if name == EMBEDDING:
             held[name] = (0, last) if config.tied and last > 0 else (0,)

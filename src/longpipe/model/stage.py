@@ -47,6 +47,14 @@ class BatchState:
         return self._views[segment]
 
 
+class _Body(nn.Module):
+    """What Hugging Face names `model.*`; only the layers are on every stage."""
+
+    embed_tokens: Linear
+    layers: nn.ModuleDict
+    norm: RMSNorm
+
+
 class DecoderStage(nn.Module):
     """Layers `layers` of the model, with the embedding if `first` and norm and head if `last`.
 
@@ -57,6 +65,8 @@ class DecoderStage(nn.Module):
     Backward adds gradients to each `parameter.grad` itself. Within `weight_queue.defer(key)` the
     products for the weights of linear layers wait for `weight_queue.run(key)`.
     """
+
+    lm_head: Linear
 
     def __init__(
         self,
@@ -76,7 +86,7 @@ class DecoderStage(nn.Module):
         self.compute_dtype = build.compute_dtype
         self._table = RotaryTable(config.rope, config.head_dim, config.max_positions)
         self._names = tuple(f"layer {number}" for number in layers)
-        self.model = nn.Module()
+        self.model = _Body()
         if first or (last and config.tied):
             self.model.embed_tokens = Linear(config.hidden, config.vocab, False, build)
         self.model.layers = nn.ModuleDict(
@@ -119,8 +129,7 @@ class DecoderStage(nn.Module):
     @property
     def head(self) -> Linear:
         """Projection to the vocabulary: `lm_head`, or the embedding's weight where tied."""
-        head: Linear = self.model.embed_tokens if self.config.tied else self.lm_head
-        return head
+        return self.model.embed_tokens if self.config.tied else self.lm_head
 
     def refresh_compute_weights(self) -> None:
         """Copies parameters to the compute type anew; to be called after every change of them."""

@@ -145,14 +145,13 @@ def _dotted(loc: tuple[int | str, ...]) -> tuple[str, str]:
 
 
 def _nearest(name: str) -> str:
-    section, dot, key = name.partition(".")
+    """The way out of an unknown name: the likeliest one, or all that may stand there."""
+    section, dot, key = name.rpartition(".")
     names = [full for full in known_names() if ("." in full) == bool(dot)]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.75)
-    if not near and dot:
-        # A right key in the wrong section, or with a slip in it.
-        keys = {full.partition(".")[2]: full for full in names}
-        near = [keys[match] for match in difflib.get_close_matches(key, keys, n=1, cutoff=0.7)]
-    if near:
-        return f": did you mean {near[0]}?"
-    inside = [full for full in names if full.startswith(f"{section}.")]
-    return f": known are {', '.join(inside or names)}"
+    beside = [full for full in names if full.rpartition(".")[0] == section]
+    # A slip in the key is likelier than a key in the wrong section.
+    for candidates in (beside, names):
+        keys = {full.rpartition(".")[2]: full for full in candidates}
+        if near := difflib.get_close_matches(key, keys, n=1, cutoff=0.7):
+            return f": did you mean {keys[near[0]]}?"
+    return f": known are {', '.join(beside or names)}"

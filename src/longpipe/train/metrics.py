@@ -170,22 +170,24 @@ class PlainSink:
 
 
 class ProgressSink:
-    """A progress bar with the last step's numbers, for a terminal."""
+    """Lines that scroll, and a progress bar below them, for a terminal."""
 
     def __init__(self, stream: TextIO, steps: int, resumed_step: int = 0) -> None:
         self._progress = Progress(
+            TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=20),
+            BarColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.description}"),
             console=Console(file=stream),
         )
         self._task = self._progress.add_task("", total=steps, completed=resumed_step)
         self._progress.start()
 
     def write(self, metrics: StepMetrics) -> None:
-        """Move the bar."""
-        self._progress.update(self._task, completed=metrics.step, description=metrics.line())
+        """Print the line and move the bar."""
+        line = f"step {metrics.step}  {metrics.line()}"
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._progress.update(self._task, completed=metrics.step)
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""

@@ -1,0 +1,145 @@
+"""Runs many schedules over the real decoder in one set of processes; compares every gradient."""
+
+import json
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from plain_decoder import loss_sum
+
+from longpipe.ir import COMPUTE, Problem, Program, segments_from_lengths
+from longpipe.model import Build, DecoderConfig, DecoderStage, MicroBatch, make_stage, share_ties
+from longpipe.passes import add_messages
+from longpipe.runtime import Boundary, Executor
+from longpipe.runtime.launch import World
+from longpipe.runtime.p2p import transport_for
+from longpipe.schedules import build
+from longpipe.validate import validate
+
+TOKENS = 29
+ROWS = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One schedule over one problem; `family` picks the decoder's features."""
+
+    name: str
+    ranks: int
+    microbatches: int
+    chunks: int = 1
+    segments: int = 1
+    family: str = "qwen3"
+
+    def __str__(self) -> str:
+        sizes = f"m{self.microbatches}-v{self.chunks}-k{self.segments}"
+        return f"{self.name}-p{self.ranks}-{sizes}-{self.family}"
+
+    def program(self) -> Program:
+        problem = Problem(self.ranks, self.microbatches, self.chunks, self.segments)
+        program = add_messages(build(self.name, problem))
+        validate(program)
+        return program
+
+    def config(self) -> DecoderConfig:
+        """Tied with QK norm (qwen3), or untied with biases (qwen2)."""
+        qwen3 = self.family == "qwen3"
+        return DecoderConfig(
+            hidden=16, layers=self.ranks * self.chunks, heads=4, kv_heads=2, head_dim=4,
+            intermediate=24, vocab=31, tied=qwen3, qk_norm=qwen3, qkv_bias=not qwen3,
+            init_std=0.2, model_type=self.family,
+        )  # fmt: skip
+
+
+def uneven_cuts(segments: int) -> tuple[int, ...]:
+    """Lengths that sum to TOKENS, none equal to its neighbour."""
+    weights = [segments - index + 0.5 * (index % 2) for index in range(segments)]
+    lengths = [max(1, int(TOKENS * weight / sum(weights))) for weight in weights]
+    lengths[0] += TOKENS - sum(lengths)
+    return tuple(lengths)
+
+
+def make_batches(config: DecoderConfig, microbatches: int) -> tuple[MicroBatch, ...]:
+    """Packed rows: documents that begin in different places in each row and micro-batch."""
+    draw = torch.Generator().manual_seed(3)
+    found = []
+    for mb in range(microbatches):
+        shape = (ROWS, TOKENS)
+        tokens = torch.randint(config.vocab, shape, generator=draw)
+        labels = torch.randint(config.vocab, shape, generator=draw)
+        labels[:, : 2 + mb] = -100
+        found.append(MicroBatch(tokens, labels, ((0, 5, 6, 17 + mb % 8), (0, 11 + mb % 3))))
+    return tuple(found)
+
+
+def valid_tokens(batches: tuple[MicroBatch, ...]) -> int:
+    return sum(int((batch.labels != -100).sum()) for batch in batches)
+
+
+def unsplit(case: Case) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss sum and gradients by the plain decoder."""
+    config = case.config()
+    whole = DecoderStage(config, range(config.layers), build=Build(torch.float64))
+    weights = {name: p.detach().requires_grad_() for name, p in whole.named_parameters()}
+    batches = make_batches(config, case.microbatches)
+    total = sum(loss_sum(config, weights, batch) for batch in batches)
+    (total / valid_tokens(batches)).backward()
+    return float(total.detach()), {name: weight.grad for name, weight in weights.items()}
+
+
+def run_case(world: World, case: Case) -> dict[str, float]:
+    """This rank's relative errors by parameter name; the loss's under "loss"."""
+    program, config = case.program(), case.config()
+    stages = program.problem.stages
+    partition = [range(stage, stage + 1) for stage in range(stages)]
+    modules = {
+        stage: make_stage(config, partition, stage, Build(torch.float64))
+        for stage in program.placement.stages_of(world.rank)
+    }
+    share_ties(modules)
+    cuts = (segments_from_lengths(uneven_cuts(case.segments)),) * case.microbatches
+    boundary = Boundary(ROWS, config.hidden, cuts, torch.float64)
+    transport = transport_for(program, world.rank, range(world.ranks), world.device)
+    executor = Executor(
+        program, world.rank, modules, transport, boundary,
+        progress=world.watchdog.progress, blame=world.watchdog.blame,
+    )  # fmt: skip
+    batches = make_batches(config, case.microbatches)
+    result = executor.run_step(batches, 1 / valid_tokens(batches))
+    transport.close()
+    row = [op for op in program.rows[world.rank] if op.kind in COMPUTE]
+    assert [event.op for event in result.events()] == row, "measured order is not the program's"
+    sum_ties(config, modules, world)
+
+    want_loss, want = unsplit(case)
+    errors = {}
+    if result.loss_sum is not None:
+        errors["loss"] = abs(float(result.loss_sum) - want_loss) / want_loss
+    for module in modules.values():
+        for name, parameter in module.named_parameters():
+            difference = (parameter.grad - want[name]).abs().max()
+            errors[name] = float(difference / want[name].abs().max())
+    return errors
+
+
+def sum_ties(config: DecoderConfig, modules: dict[int, DecoderStage], world: World) -> None:
+    """Add the two gradients of a tied embedding over the ranks that hold them."""
+    if not config.tied:
+        return
+    held = [m.model.embed_tokens.weight for m in modules.values() if m.first or m.last]
+    total = held[0].grad if held else torch.zeros(config.vocab, config.hidden, dtype=torch.float64)
+    dist.all_reduce(total)
+
+
+def run_cases(world: World, cases: tuple[Case, ...]) -> dict[str, dict[str, float]]:
+    """For each case the errors of all ranks together."""
+    found: dict[str, dict[str, float]] = {}
+    for case in cases:
+        mine = run_case(world, case)
+        world.store.set(f"errors/{case}/{world.rank}", json.dumps(mine))
+        together: dict[str, float] = {}
+        for rank in range(world.ranks):
+            theirs = json.loads(world.store.get(f"errors/{case}/{rank}"))
+            together |= {name: max(e, together.get(name, 0)) for name, e in theirs.items()}
+        found[str(case)] = together
+    return found

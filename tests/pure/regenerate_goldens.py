@@ -1,0 +1,39 @@
+"""The golden pictures: `make goldens` rewrites them, `test_view_goldens.py` compares them.
+
+Every registered schedule has `p4_m4.txt`: 4 ranks, 4 micro-batches, as many chunks as it needs
+(2 if any number will do), times F = I = W = 1. Schedules over segments also have `p4_m4_k3.txt`.
+"""
+
+import shutil
+from pathlib import Path
+
+from longpipe import Problem, UniformCosts, build, entries, picture, simulate
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+
+
+def pictures() -> dict[str, str]:
+    """Content by path below the folder of goldens."""
+    found = {}
+    for entry in entries():
+        chunks = 2 if entry.chunks is None else entry.chunks
+        for segments in (1, 3) if entry.segments else (1,):
+            problem = Problem(4, 4, chunks, segments)
+            timeline = simulate(build(entry.name, problem), UniformCosts(problem))
+            tail = f"_k{segments}" if segments > 1 else ""
+            found[f"{entry.name}/p4_m4{tail}.txt"] = picture(timeline) + "\n"
+    return found
+
+
+def main() -> None:
+    """Rewrite the folder."""
+    shutil.rmtree(GOLDENS, ignore_errors=True)
+    for name, content in pictures().items():
+        path = GOLDENS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""From a config to a checked plan: nothing runs before the whole program has been proved."""
+
+from dataclasses import dataclass
+
+from longpipe.cost.analytic import AnalyticCosts, Device, Load
+from longpipe.cost.comm import Link
+from longpipe.cost.flops import DecoderShape, StageShape, coefficients, op_flops, stage_shapes
+from longpipe.errors import ConfigError, PlanError
+from longpipe.ir import Kind, Placement, Problem, Program, Segment
+from longpipe.model.config import DecoderConfig
+from longpipe.plan import balanced_layers, checked_cuts, checked_layers, equal_cost_cuts, even_cuts
+from longpipe.plan.plan import Plan
+from longpipe.schedules import build
+from longpipe.train.config import Config, check_cuts
+
+_STEP = (Kind.F, Kind.B)  # what cuts and partition balance: a whole training step
+_BYTES = {"float32": (4, 4), "bfloat16": (2, 4), "float64": (8, 8)}  # activation, gradient
+_UNIT = Device(1.0), Link(0.0, 1.0)  # where only bytes are asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A plan, its validated program, and the sizes that costs are worked out from."""
+
+    plan: Plan
+    program: Program
+    shape: DecoderShape
+    load: Load
+
+
+def make_layout(config: Config, model: DecoderConfig) -> Layout:
+    """Divide layers and sequences as [pipeline] asks, and prove the schedule.
+
+    Raises:
+        ConfigError: the sequences cannot be cut as asked.
+        PlanError: the layers do not fit the stages.
+        ProblemError: the schedule cannot order this many ranks, micro-batches, chunks or segments.
+        ScheduleError: pipeline.weight_queue_bytes is too small.
+    """
+    pipeline, tokens = config.pipeline, config.data.sequence_length
+    shape = DecoderShape.from_hf(model.to_hf())
+    problem = Problem(pipeline.ranks, pipeline.microbatches, pipeline.chunks, pipeline.segments)
+    placement = build(pipeline.schedule, problem).placement
+    partition = _partition(config, shape, placement)
+    cuts = (_cuts(config, shape, partition),) * pipeline.microbatches
+    plan = Plan(pipeline.schedule, problem, partition, cuts, pipeline.weight_queue_bytes)
+    dtype_bytes, grad_bytes = _BYTES[config.train.precision]
+    load = Load(partition, cuts, config.train.microbatch_size, dtype_bytes, grad_bytes)
+    memory = AnalyticCosts(problem, shape, load, *_UNIT)
+    program = plan.program(held=lambda weight: -memory.holds(weight))
+    assert plan.sequence_length == tokens, "cuts cover the sequence"
+    return Layout(plan, program, shape, load)
+
+
+def _partition(config: Config, shape: DecoderShape, placement: Placement) -> tuple[int, ...]:
+    """Layers per stage; balanced: by the FLOPs of a step, the head counted to the last stage."""
+    asked = config.pipeline.partition
+    if asked != "balanced":
+        return checked_layers(asked, shape.layers, placement.stages)
+    whole = Segment(0, 0, config.data.sequence_length)
+    layer = sum(op_flops(kind, shape, StageShape(1), whole) for kind in _STEP)
+    head = sum(op_flops(kind, shape, StageShape(0, last=True), whole) for kind in _STEP)
+    return balanced_layers(shape.layers, placement, layer=layer, last=head)
+
+
+def _cuts(config: Config, shape: DecoderShape, partition: tuple[int, ...]) -> tuple[int, ...]:
+    """Lengths of the segments; balanced: of equal FLOPs on the stage that has the most."""
+    pipeline, tokens = config.pipeline, config.data.sequence_length
+    whole = Segment(0, 0, tokens)
+    try:
+        check_cuts(pipeline, tokens)
+        if isinstance(pipeline.cuts, tuple):
+            return checked_cuts(pipeline.cuts, tokens)
+        if pipeline.cuts == "even":
+            return even_cuts(tokens, pipeline.segments)
+        slowest = max(
+            stage_shapes(partition),
+            key=lambda stage: sum(op_flops(kind, shape, stage, whole) for kind in _STEP),
+        )
+        linear, pair = coefficients(shape, slowest, _STEP)
+        return equal_cost_cuts(
+            tokens, pipeline.segments, linear=linear, pair=pair, multiple=pipeline.cut_multiple
+        )
+    except PlanError as error:
+        raise ConfigError(f"[pipeline] cuts: {error}") from error

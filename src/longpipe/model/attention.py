@@ -59,12 +59,11 @@ class KVStore:
     def extend(self, view: SegmentView, k_BTGD: Tensor, v_BTGD: Tensor, recorded: bool) -> None:
         """Appends the keys and values of the next segment."""
         segment = view.segment
-        if segment.start != self._filled or self._left >= 0:
+        if segment.start != self._filled:
             raise RunError(
                 f"{self._name}: forward of segment {segment.index} (tokens {segment.start} to "
-                f"{segment.stop}) out of order: expected tokens from {self._filled} on"
-                + (", and no forward after a backward" if self._left >= 0 else "")
-                + "; run segments first to last"
+                f"{segment.stop}) out of order: expected tokens from {self._filled} on; "
+                f"run segments first to last, each once"
             )
         if self.k is None or self.v is None:
             shape = (k_BTGD.shape[0], view.length, *k_BTGD.shape[2:])

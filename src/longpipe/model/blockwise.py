@@ -72,8 +72,7 @@ def backward(
 
 def _grouped(x_BTHD: Tensor, groups: int) -> Tensor:
     """[B, G, R, T, D]."""
-    grouped: Tensor = x_BTHD.unflatten(2, (groups, -1))
-    return grouped.permute(0, 2, 3, 1, 4)
+    return torch.unflatten(x_BTHD, 2, (groups, -1)).permute(0, 2, 3, 1, 4)
 
 
 def _blocks(length: int) -> Iterator[slice]:

@@ -3,6 +3,7 @@
 Shapes: B rows, T tokens of the segment, E hidden size.
 """
 
+import torch
 from torch import Tensor, nn
 
 from longpipe.model.attention import KVStore, SegmentView, attend
@@ -59,7 +60,7 @@ class DecoderLayer(nn.Module):
         attn = self.self_attn
         projections = (attn.q_proj, attn.k_proj, attn.v_proj)
         q, k, v = (
-            y.unflatten(-1, (-1, self._head_dim))
+            torch.unflatten(y, -1, (-1, self._head_dim))
             for y in norm_project(x_BTE, self.input_layernorm, projections, self._queue)
         )
         if attn.q_norm is not None and attn.k_norm is not None:

@@ -88,8 +88,8 @@ def _merge(out: Tensor, lse: Tensor, past: Tensor, past_lse: Tensor) -> tuple[Te
 def _cpu_backward(dout_BTHD: Tensor, inputs: Inputs, out_BTHD: Tensor, lse: Lse) -> Grads:
     grads = []
     dk_past = dv_past = None
-    douts = dout_BTHD.split(inputs.lengths, dim=1)
-    outs = out_BTHD.split(inputs.lengths, dim=1)
+    douts = _by_document(dout_BTHD, inputs.lengths)
+    outs = _by_document(out_BTHD, inputs.lengths)
     for piece, dout, out, piece_lse in zip(_split(inputs), douts, outs, lse, strict=True):
         dout, out = dout.transpose(1, 2), out.transpose(1, 2)
         dq, dk, dv = _FLASH_CPU_BACKWARD(
@@ -133,6 +133,10 @@ def _split(inputs: Inputs) -> list[_Piece]:
             )
         )
     return pieces
+
+
+def _by_document(x: Tensor, lengths: Lengths) -> tuple[Tensor, ...]:
+    return torch.split(x, list(lengths), dim=1)
 
 
 def _join(parts: list[Tensor]) -> Tensor:
@@ -198,8 +202,8 @@ def _blockwise_forward(inputs: Inputs) -> tuple[Tensor, Lse]:
 
 
 def _blockwise_backward(dout_BTHD: Tensor, inputs: Inputs, out_BTHD: Tensor, lse: Lse) -> Grads:
-    douts = dout_BTHD.split(inputs.lengths, dim=1)
-    outs = out_BTHD.split(inputs.lengths, dim=1)
+    douts = _by_document(dout_BTHD, inputs.lengths)
+    outs = _by_document(out_BTHD, inputs.lengths)
     grads = [
         blockwise.backward(dout, q, k, v, out, piece_lse, inputs.scale)
         for dout, (q, k, v), out, piece_lse in zip(douts, _whole(inputs), outs, lse, strict=True)
@@ -215,8 +219,8 @@ def _blockwise_backward(dout_BTHD: Tensor, inputs: Inputs, out_BTHD: Tensor, lse
 def _whole(inputs: Inputs) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Queries, keys and values of each document, the prefix belonging to the first."""
     key_lengths = (inputs.prefix + inputs.lengths[0], *inputs.lengths[1:])
-    qs = inputs.q_BTHD.split(inputs.lengths, dim=1)
-    ks, vs = (x.split(key_lengths, dim=1) for x in (inputs.k_BKGD, inputs.v_BKGD))
+    qs = _by_document(inputs.q_BTHD, inputs.lengths)
+    ks, vs = (_by_document(x, key_lengths) for x in (inputs.k_BKGD, inputs.v_BKGD))
     return list(zip(qs, ks, vs, strict=True))
 
 

@@ -28,7 +28,7 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _chunks(logits_NV: Tensor, labels_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     rows = max(1, _CHUNK_WORDS // logits_NV.shape[1])
-    yield from zip(logits_NV.split(rows), labels_N.split(rows), strict=True)
+    yield from zip(torch.split(logits_NV, rows), torch.split(labels_N, rows), strict=True)
 
 
 class _CrossEntropySum(Function):

@@ -61,20 +61,19 @@ def save_text(path: Path, text: str) -> None:
 
     Raises DataError that names the file if it cannot be written; what stood there before remains.
     """
-    whole = path if _is_device(path) else path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not path.is_file():  # a pipe, /dev/stdout: written to, never replaced
+        draft = path
+    else:
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        whole.write_text(text, encoding="utf-8")
-        if whole is not path:
-            whole.replace(path)
+        draft.write_text(text, encoding="utf-8")
+        if draft is not path:
+            draft.replace(path)
     except OSError as error:
-        if whole is not path:
-            whole.unlink(missing_ok=True)
         raise DataError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _is_device(path: Path) -> bool:
-    """A pipe or /dev/stdout is written to, not replaced."""
-    return path.exists() and not path.is_file()
+    finally:
+        if draft is not path:
+            draft.unlink(missing_ok=True)
 
 
 def _block(timeline: Timeline) -> str:

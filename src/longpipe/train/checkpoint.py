@@ -83,14 +83,17 @@ def save(
     Raises:
         CheckpointError: on every rank, if any rank cannot write; older checkpoints are untouched.
     """
+    needed_bytes = sum(on_all(group, lambda: sum(tensor.nbytes for tensor in tensors.values())))
     staging = Path(on_first(group, partial(_begin, folder, state.step)))
     try:
+        on_first(group, partial(_check_room, staging, needed_bytes))
         written = on_all(group, partial(_write, staging, tensors, group))
         on_first(group, partial(_publish, folder, staging, state, written))
     except CheckpointError as error:
         if _is_first(group):
             shutil.rmtree(staging, ignore_errors=True)
-        raise CheckpointError(_why_not_written(folder, state.step, error)) from error
+        why = _why_not_written(folder, state.step, needed_bytes, error)
+        raise CheckpointError(why) from error
     target = step_path(folder, state.step)
     on_first(group, partial(_retain, target, keep))
     return target
@@ -161,6 +164,12 @@ def _begin(folder: Path, step: int) -> str:
             "on a disk with room"
         ) from error
     return str(staging)
+
+
+def _check_room(staging: Path, needed_bytes: int) -> None:
+    """Say that the disk is too small before filling it."""
+    if shutil.disk_usage(staging).free < needed_bytes:
+        raise CheckpointError("No space left on device")
 
 
 def _write(
@@ -267,14 +276,14 @@ def _read(path: Path, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def _why_not_written(folder: Path, step: int, error: CheckpointError) -> str:
+def _why_not_written(folder: Path, step: int, needed_bytes: int, error: CheckpointError) -> str:
     newest = latest(folder)
     kept = f"the newest whole checkpoint is still {newest}" if newest else "there is none before it"
     free_bytes = shutil.disk_usage(folder).free
     return (
         f"the checkpoint of step {step} could not be written to {folder}: {error}. "
-        f"{free_bytes} bytes are free there; {kept}. Free some space and resume, or set "
-        "train.out_dir to a disk with room"
+        f"Its tensors take {needed_bytes} bytes, {free_bytes} bytes are free there; {kept}. "
+        "Free some space and resume, or set train.out_dir to a disk with room"
     )
 
 

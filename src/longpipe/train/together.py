@@ -1,6 +1,6 @@
 """Doing what may fail on several ranks: all go on, or all raise and say which rank failed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -61,14 +61,22 @@ def _nothing() -> None:
     return None
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _reason(error: BaseException) -> str:
     """One line, from the innermost cause that says something."""
     if isinstance(error, CheckpointException):
         inner = [wrapped[0] for wrapped in error.failures.values()]
         return "; ".join(dict.fromkeys(map(_reason, inner)))
-    if isinstance(error, OSError) and error.strerror:
-        name = f" ({error.filename})" if error.filename else ""
-        return error.strerror + name
     if isinstance(error, LongpipeError):
         return str(error)
+    # torch's writer hides the system's error, such as a full disk, behind one of its own.
+    system = next((each for each in _chain(error) if isinstance(each, OSError)), None)
+    if system is not None and system.strerror:
+        name = f" ({system.filename})" if system.filename else ""
+        return system.strerror + name
     return f"{type(error).__name__}: {error}"

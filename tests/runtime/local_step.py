@@ -34,11 +34,18 @@ def batches_of(problem: Problem):
     )
 
 
-def run_local(program: Program, *, rendezvous: bool = True, stage=ToyStage, steps: int = 1):
+def run_local(
+    program: Program,
+    *,
+    rendezvous: bool = True,
+    stage=ToyStage,
+    steps: int = 1,
+    timeout_s: float = 20,
+):
     """(loss sum, gradients by name, events by rank) of a step; threads play the ranks."""
     problem = program.problem
     boundary, batches = boundary_of(problem), batches_of(problem)
-    fabric = LocalFabric(problem.ranks, rendezvous=rendezvous, timeout_s=20)
+    fabric = LocalFabric(problem.ranks, rendezvous=rendezvous, timeout_s=timeout_s)
 
     def work(rank: int) -> tuple[torch.Tensor | None, dict, tuple[Event, ...]]:
         torch.set_num_threads(1)

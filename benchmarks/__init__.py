@@ -1,0 +1,1 @@
+"""Timings and memory beside the peers; everything is a ratio within one run."""

@@ -87,7 +87,7 @@ class Plan:
         return program
 
     def to_json(self) -> str:
-        """As text."""
+        """As text, a line for each key."""
         problem = self.problem
         content = {
             "format": _FORMAT,
@@ -102,7 +102,8 @@ class Plan:
             "cuts": self.cuts,
             "weight_queue_bytes": self.weight_queue_bytes,
         }
-        return json.dumps(content, indent=1) + "\n"
+        lines = (f' "{key}": {json.dumps(value)}' for key, value in content.items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":

@@ -55,8 +55,8 @@ def test_a_wide_grid_folds() -> None:
     """Each block says when it begins; together they show every tick."""
     lines = picture(predicted(), width=60).splitlines()
     assert [line for line in lines if line.startswith("time")] == ["time 0", "time 14"]
-    blocks = [line.split()[1:] for line in lines if line.startswith("r0")]
-    assert sum(blocks, []) == picture(predicted()).splitlines()[1].split()[1:]
+    cells = [cell for line in lines if line.startswith("r0") for cell in line.split()[1:]]
+    assert cells == picture(predicted()).splitlines()[1].split()[1:]
     assert max(map(len, lines)) <= 60
 
 

@@ -73,7 +73,9 @@ def check_progress(program: Program, places: Places, channels: Channels, buffers
         for _ in walk(program.rows, waits):
             pass
     except ScheduleError as fault:
-        rule = "until its RECV is posted" if buffers == 0 else f"while {buffers} are not received"
+        rule = "until its RECV is posted"
+        if buffers:
+            rule = f"while {buffers} earlier messages of its channel wait for their RECV"
         raise ScheduleError(f"where a SEND blocks {rule}: {fault}") from None
 
 

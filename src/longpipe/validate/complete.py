@@ -28,7 +28,9 @@ def _adds_up(what: Schedule | Program, places: Places) -> bool:
     """Whether every unit is complete; counting is enough, since no op is twice or out of range."""
     problem = what.problem
     counts = Counter(op.kind for row in what.rows for op in row)
-    units = problem.stages * sum(map(problem.segments_of, range(problem.microbatches)))
+    segments = problem.segments
+    total = sum(segments) if isinstance(segments, tuple) else segments * problem.microbatches
+    units = problem.stages * total
     if counts[Kind.F] != units or counts[Kind.B] + counts[Kind.I] != units:
         return False
     splits = (

@@ -8,6 +8,7 @@ only it makes the shards a checkpoint.
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,15 @@ def save_tensors(
 ) -> None:
     """Writes named tensors as one shard of a checkpoint."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
     file = directory / _shard_name(shard, shards)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         save_file(plain, temporary, metadata={"format": "pt"})
         _publish(temporary, file)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise CheckpointError(f"{file}: cannot be written: {error}") from error
 
 
@@ -183,8 +184,14 @@ def _write_json(value: Mapping[str, Any], file: Path) -> None:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
         _publish(temporary, file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise CheckpointError(f"{file}: cannot be written: {error}") from error
+
+
+def _discard(temporary: Path) -> None:
+    """Removes what was written of a file; a failure here must not hide the first."""
+    with suppress(OSError):
+        temporary.unlink()
 
 
 def _publish(temporary: Path, file: Path) -> None:

@@ -1,0 +1,92 @@
+"""What a segment's forward keeps until its backward, to the byte."""
+
+import gc
+import weakref
+
+import torch
+from segment_runs import BASE, make_batch, make_stages
+
+from longpipe.ir import segments_from_lengths
+from longpipe.model import WholeSequence
+
+torch.set_num_threads(1)
+
+
+class SavedStorages:
+    """Storages that autograd saves inside, each counted once; parameters left out."""
+
+    def __init__(self, module):
+        self._known = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        self._sizes = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda x: x)
+
+    def _pack(self, x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    def __enter__(self):
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self._hooks.__exit__(*error)
+
+    @property
+    def elements(self):
+        return sum(self._sizes.values()) // 8
+
+
+def test_saved_per_layer_and_token():
+    """Two inputs, query and attention output, gate and up, and three statistics."""
+    c, tokens = BASE, 24
+    first, middle = make_stages(c, [range(1), range(1, 2)])
+    batch = make_batch(c, 1, tokens)
+    segment = segments_from_lengths([tokens])[0]
+    middle.last = False
+    x = first(None, first.open(batch), segment).detach().requires_grad_()
+    with SavedStorages(middle) as saved:
+        middle(x, middle.open(batch), segment)
+    inner = c.heads * c.head_dim
+    per_token = 2 * c.hidden + 2 * inner + 2 * c.intermediate + (2 + c.heads)
+    assert saved.elements == per_token * tokens
+
+
+def test_keys_and_values_go_with_the_backward_of_the_first_segment():
+    (stage,) = make_stages(BASE, [range(2)])
+    state = stage.open(make_batch(BASE, 1, 20))
+    segments = segments_from_lengths([12, 8])
+    losses = [stage(None, state, segment) for segment in segments]
+    assert all(store.k.shape[1] == 20 for store in state.stores)
+    losses[1].backward()
+    owed = [store._due[0][0].shape[1] for store in state.stores]
+    assert owed == [12, 12]  # only the tokens before the segment
+    losses[0].backward()
+    assert all(store.k is None and not store._due for store in state.stores)
+
+
+def test_no_cycle_keeps_a_graph_alive():
+    (stage,) = make_stages(BASE, [range(2)])
+    batch = make_batch(BASE, 1, 8)
+    gc.collect()
+    gc.disable()
+    try:
+        state = stage.open(batch)
+        segment = segments_from_lengths([8])[0]
+        loss = stage(None, state, segment)
+        store = weakref.ref(state.stores[0].k)
+        del state, loss
+        assert store() is None
+    finally:
+        gc.enable()
+
+
+def test_whole_sequence_is_a_plain_module():
+    first, last = make_stages(BASE, [range(1), range(1, 2)])
+    batch = make_batch(BASE, 2, 16)
+    hidden = WholeSequence(first)(batch.tokens)
+    loss = WholeSequence(last)(hidden, batch.labels)
+    loss.backward()
+    assert WholeSequence(last)(hidden.detach()).shape == (2, 16, BASE.vocab)
+    assert all(p.grad is not None for p in first.parameters())

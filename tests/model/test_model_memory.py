@@ -7,7 +7,7 @@ import torch
 from segment_runs import BASE, make_batch, make_stages
 
 from longpipe.ir import segments_from_lengths
-from longpipe.model import WholeSequence
+from longpipe.model import Build, DecoderStage, WholeSequence
 
 torch.set_num_threads(1)
 
@@ -41,11 +41,10 @@ class SavedStorages:
 def test_saved_per_layer_and_token():
     """Two inputs, query and attention output, gate and up, and three statistics."""
     c, tokens = BASE, 24
-    first, middle = make_stages(c, [range(1), range(1, 2)])
+    middle = DecoderStage(c, range(1), first=False, last=False, build=Build(torch.float64))
     batch = make_batch(c, 1, tokens)
     segment = segments_from_lengths([tokens])[0]
-    middle.last = False
-    x = first(None, first.open(batch), segment).detach().requires_grad_()
+    x = torch.randn(1, tokens, c.hidden, dtype=torch.float64, requires_grad=True)
     with SavedStorages(middle) as saved:
         middle(x, middle.open(batch), segment)
     inner = c.heads * c.head_dim

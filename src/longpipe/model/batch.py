@@ -39,7 +39,7 @@ class MicroBatch:
         if len(self.starts) != rows:
             raise DataError(f"micro-batch: {rows} rows, but starts of {len(self.starts)}")
         for row, starts in enumerate(self.starts):
-            ascending = all(a < b for a, b in zip(starts, (*starts[1:], length), strict=True))
+            ascending = all(a < b for a, b in pairwise((*starts, length)))
             if not starts or starts[0] != 0 or not ascending:
                 raise DataError(
                     f"micro-batch: document starts of row {row} must ascend from 0 and stay "

@@ -13,6 +13,8 @@ from longpipe.passes import add_messages
 from longpipe.runtime import Boundary, Executor
 from longpipe.runtime.launch import World
 from longpipe.runtime.p2p import transport_for
+from longpipe.runtime.transport import Transport
+from longpipe.runtime.watchdog import Watchdog
 from longpipe.schedules import build
 from longpipe.validate import validate
 
@@ -87,39 +89,50 @@ def unsplit(case: Case) -> tuple[float, dict[str, torch.Tensor]]:
     return float(total.detach()), {name: weight.grad for name, weight in weights.items()}
 
 
-def run_case(world: World, case: Case) -> dict[str, float]:
-    """This rank's relative errors by parameter name; the loss's under "loss"."""
+def run_stages(
+    case: Case, rank: int, transport: Transport, watchdog: Watchdog | None = None
+) -> tuple[torch.Tensor | None, dict[int, DecoderStage]]:
+    """One step of one rank: its loss sum (on the last stage) and its stages with gradients."""
     program, config = case.program(), case.config()
-    stages = program.problem.stages
-    partition = [range(stage, stage + 1) for stage in range(stages)]
+    partition = [range(stage, stage + 1) for stage in range(program.problem.stages)]
     modules = {
         stage: make_stage(config, partition, stage, Build(torch.float64))
-        for stage in program.placement.stages_of(world.rank)
+        for stage in program.placement.stages_of(rank)
     }
     share_ties(modules)
     cuts = (segments_from_lengths(uneven_cuts(case.segments)),) * case.microbatches
     boundary = Boundary(ROWS, config.hidden, cuts, torch.float64)
-    transport = transport_for(program, world.rank, range(world.ranks), world.device)
-    executor = Executor(
-        program, world.rank, modules, transport, boundary,
-        progress=world.watchdog.progress, blame=world.watchdog.blame,
-    )  # fmt: skip
+    watch = {} if watchdog is None else {"progress": watchdog.progress, "blame": watchdog.blame}
+    executor = Executor(program, rank, modules, transport, boundary, **watch)
     batches = make_batches(config, case.microbatches)
     result = executor.run_step(batches, 1 / valid_tokens(batches))
-    transport.close()
-    row = [op for op in program.rows[world.rank] if op.kind in COMPUTE]
+    row = [op for op in program.rows[rank] if op.kind in COMPUTE]
     assert [event.op for event in result.events()] == row, "measured order is not the program's"
-    sum_ties(config, modules, world)
+    return result.loss_sum, modules
 
+
+def errors_of(
+    case: Case, loss_sum: torch.Tensor | None, modules: dict[int, DecoderStage]
+) -> dict[str, float]:
+    """Relative errors by parameter name; the loss's under "loss"."""
     want_loss, want = unsplit(case)
     errors = {}
-    if result.loss_sum is not None:
-        errors["loss"] = abs(float(result.loss_sum) - want_loss) / want_loss
+    if loss_sum is not None:
+        errors["loss"] = abs(float(loss_sum) - want_loss) / want_loss
     for module in modules.values():
         for name, parameter in module.named_parameters():
             difference = (parameter.grad - want[name]).abs().max()
             errors[name] = float(difference / want[name].abs().max())
     return errors
+
+
+def run_case(world: World, case: Case) -> dict[str, float]:
+    """This rank's errors, its transport being torch.distributed's."""
+    transport = transport_for(case.program(), world.rank, range(world.ranks), world.device)
+    loss_sum, modules = run_stages(case, world.rank, transport, world.watchdog)
+    transport.close()
+    sum_ties(case.config(), modules, world)
+    return errors_of(case, loss_sum, modules)
 
 
 def sum_ties(config: DecoderConfig, modules: dict[int, DecoderStage], world: World) -> None:

@@ -5,13 +5,15 @@ whole rank, counted conservatively.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
 
 from longpipe.cost import UniformCosts
 from longpipe.errors import ProblemError
-from longpipe.ir import Problem, Schedule
+from longpipe.ir import Kind, Op, Problem, Schedule, segments_from_lengths
+from longpipe.plan import equal_cost_cuts, even_cuts
 from longpipe.schedules import build
 from longpipe.simulate import measure, simulate
 
@@ -158,3 +160,54 @@ def test_costs_per_op_follow_each_micro_batchs_own_segments() -> None:
     problem = Problem(2, 2, segments=(2, 4))
     found = measure(simulate(build("seq1f1b", problem), UniformCosts(problem)))
     assert found.busy_s == (6, 6)
+
+
+# GPT 2.7B: 32 layers, hidden 2560, 32 heads of 80, vocabulary 32000; FLOPs as the paper counts.
+PAIR = 32 * 32 * (4 * 80 + 3)
+LINEAR = 32 * (8 * 2560 * 2560 + 4 * 2560 * 10240) + 4 * 2560 * 32000
+
+
+@dataclass(frozen=True)
+class PaperCosts:
+    """F = linear + attention, I = linear + 2 attention, W = linear, of each segment; no memory."""
+
+    lengths: tuple[int, ...]
+    tick_s: float = 1.0
+    cell_bytes: float = 1.0
+
+    def ticks(self, op: Op) -> float:
+        segment = segments_from_lengths(self.lengths)[op.seg]
+        linear = LINEAR * segment.tokens
+        attention = PAIR * (segment.stop**2 - segment.start**2) / 2
+        parts = {Kind.F: (1, 1), Kind.I: (1, 2), Kind.W: (1, 0), Kind.B: (2, 2)}[op.kind]
+        return parts[0] * linear + parts[1] * attention
+
+    def delay(self, op: Op, source: int, destination: int) -> float:
+        return 0
+
+    holds = scratch = lambda self, op: 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "segments", "rates"),
+    [  # even cuts and equal-cost cuts, first with full B, then in ZB-H1's order
+        (32768, 2, (0.2756, 0.0987, 0.2152, 0.0787)),
+        (32768, 4, (0.3058, 0.0522, 0.2365, 0.0460)),
+        (32768, 8, (0.3176, 0.0277, 0.2454, 0.0279)),
+        (131072, 2, (0.3513, 0.0986, 0.3330, 0.0938)),
+        (131072, 4, (0.4012, 0.0521, 0.3819, 0.0577)),
+        (131072, 8, (0.4207, 0.0269, 0.4006, 0.0341)),
+    ],
+)
+def test_cuts_matter_more_than_their_number(
+    tokens: int, segments: int, rates: tuple[float, ...]
+) -> None:
+    """Even cuts are worse than plain 1F1B (.1795); cuts of equal cost come close to the ideal."""
+    problem = Problem(8, 32, segments=segments)
+    equal = equal_cost_cuts(tokens, segments, linear=LINEAR, pair=PAIR, multiple=8)
+    found = [
+        measure(simulate(build(name, problem), PaperCosts(cuts))).global_bubble_rate
+        for name in ("seq1f1b", "seq-zb-h1")
+        for cuts in (even_cuts(tokens, segments), equal)
+    ]
+    assert found == pytest.approx(rates, abs=2e-4)

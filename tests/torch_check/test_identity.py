@@ -3,9 +3,6 @@
 from unittest import mock
 
 import pytest
-
-pytest.importorskip("torch")
-
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining import schedules as theirs
 

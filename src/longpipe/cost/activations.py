@@ -3,7 +3,8 @@
 It follows `longpipe.model` tensor by tensor: a layer keeps its input and the input of its MLP,
 the rotated queries, attention's output and log-sum-exp, and the gate and up projections; norms and
 the SwiGLU product are made again. Not counted: weights, their gradients, optimizer state, tokens,
-labels, rotary tables, receive buffers that no op has taken yet, and the allocator's own rounding.
+labels, rotary tables, receive buffers that no op has taken yet, the allocator's own rounding, and
+the wide copies that half precision needs for weight gradients on CPUs.
 Packed documents are counted as one: an upper bound, exact for one document.
 """
 
@@ -93,11 +94,10 @@ class Activations:
         if kind is Kind.W:
             return -self.queued(segment)
         layers = self.stage.layers
-        whole_kv = layers * self.layer_kv(self.tokens) if segment.start == 0 else 0
+        whole_kv = layers * self._whole_kv(segment)
         if kind is Kind.F:
             return self.kept(segment) + whole_kv
-        taken = self.layer_kv(segment.stop) if segment.stop < self.tokens else 0
-        owed = layers * (self.layer_kv(segment.start) - taken)
+        owed = layers * self._owed(segment)
         queued = self.queued(segment) if kind is Kind.I else 0
         return queued + owed - self.kept(segment) - whole_kv
 
@@ -115,47 +115,66 @@ class Activations:
         head = self.head_kept() * n
         last_layer = (self.shape.intermediate + self.shape.hidden) * self.dtype_bytes * n
         body = self.holds(Kind.F, segment) - head
-        return body + max(last_layer, head + self._loss_scratch(n))
+        return body + max(last_layer, head + self._loss_scratch(n, 2))
 
     def _backward_peak(self, kind: Kind, segment: Segment) -> int:
-        """The larger of the loss's peak and that of the layers, which go last to first.
-
-        In a layer the peak lies in the backward of SwiGLU: gradient of the output, then those of
-        the product, the gate and the up projection, and the product itself; or in that of
-        attention over a long prefix: gradients of the output, of queries (twice while parts are
-        added) and of all keys and values up to the segment's end.
-        """
+        """The larger of the loss's peak and that of the layers, which go last to first."""
         s, n, size = self.shape, segment.tokens * self.rows, self.dtype_bytes
         split = kind is Kind.I
-        taken = self.layer_kv(segment.stop) if segment.stop < self.tokens else 0
-        owed = self.layer_kv(segment.start) - taken
-        queued = self.layer_queued() * n if split else 0
-        per_layer = queued + owed - self.layer_kept() * n
-        swiglu = (s.hidden + 4 * s.intermediate) * size * n
-        attention = (s.hidden + 3 * s.query_size) * size * n + self.layer_kv(segment.stop)
-        # By then the MLP has been freed, or is in the queue.
-        mlp_kept = (s.hidden + 2 * s.intermediate) * size * n
-        mlp_queued = (3 * s.hidden + 3 * s.intermediate) * size * n if split else 0
-        attention += mlp_queued - mlp_kept
-        layers = max((self.stage.layers - 1) * per_layer, 0)
-        after_head = (self.head_queued() * split - self.head_kept()) * n
-        body = after_head + layers + max(swiglu, attention) + self._wide_product()
+        per_layer = self._owed(segment) - self.layer_kept() * n - self._whole_kv(segment)
+        if split:
+            per_layer += self.layer_queued() * n
+        # SwiGLU: gradients of the output, the gate, the up projection and of their product, which
+        # itself stays too if its weight gradient waits. Norm before it: gradient of the output,
+        # and four tensors of its size for the norm's own backward, two of them wide.
+        product = split * s.intermediate * size
+        swiglu = ((s.hidden + 3 * s.intermediate) * size + product) * n
+        norm = (s.hidden * (3 * size + 2 * self._wide_bytes) + product) * n
+        body = max(swiglu, norm, self._attention_peak(split, segment)) + self._wide_product()
+        body += max((self.stage.layers - 1) * per_layer, 0)
+        body += (self.head_queued() * split - self.head_kept()) * n
         head = self._head_scratch(n) if self.stage.last else 0
         return max(body, head, 0)
 
-    def _loss_scratch(self, n: int) -> int:
-        """Log-softmax of one piece of the logits, and the piece widened where it is narrow."""
+    def _attention_peak(self, split: bool, segment: Segment) -> int:
+        """The last layer's attention, in the kernel over the prefix or while turning back.
+
+        Both hold the gradients of the layer's output (which the caller or the queue keeps, but not
+        the head), of the attention unit's output, and of the queries. By then the MLP's tensors
+        are freed, or wait in the queue.
+        """
+        s, n, size = self.shape, segment.tokens * self.rows, self.dtype_bytes
+        mlp = -(s.hidden + 2 * s.intermediate) * size * n - self._wide_bytes * n
+        if split:
+            mlp += (s.hidden + 3 * s.intermediate) * size * n
+        outputs = 2 if split or not self.stage.last else 1
+        both = (outputs * s.hidden + 2 * s.query_size) * size * n
+        kernel = s.query_size * size * n + self.layer_kv(segment.stop)
+        turning = max(2 * s.query_size + 2 * s.kv_size, s.query_size + 4 * s.kv_size) * size * n
+        return mlp + both + max(kernel, turning + self._owed(segment))
+
+    def _owed(self, segment: Segment) -> int:
+        """Growth of one layer's gradients of earlier keys and values, by a segment's backward."""
+        taken = self.layer_kv(segment.stop) if segment.stop < self.tokens else 0
+        return self.layer_kv(segment.start) - taken
+
+    def _whole_kv(self, segment: Segment) -> int:
+        """Keys and values of one layer, where the segment is the one that allocates and frees."""
+        return self.layer_kv(self.tokens) if segment.start == 0 else 0
+
+    def _loss_scratch(self, n: int, narrow_copies: int) -> int:
+        """A softmax over one piece of the logits; narrow logits need wide copies besides."""
         if not self.stage.last:
             return 0
         piece = min(n, max(1, _LOSS_WORDS // self.shape.vocab)) * self.shape.vocab
-        copies = 1 if self.dtype_bytes == self._wide_bytes else 2
+        copies = 1 if self.dtype_bytes == self._wide_bytes else narrow_copies
         return piece * copies * self._wide_bytes
 
     def _head_scratch(self, n: int) -> int:
         """The loss's backward, or the head's: norm without and with weight, their gradient."""
         s = self.shape
         norm = (2 * s.hidden * self.dtype_bytes + s.hidden * self._wide_bytes) * n
-        return max(self._loss_scratch(n), norm + self._wide_product())
+        return max(self._loss_scratch(n, 3), norm + self._wide_product())
 
     def _wide_product(self) -> int:
         """A weight's gradient made apart, where it is wider than the activations."""

@@ -1,0 +1,207 @@
+"""A whole training run: from a checked job to the report that it leaves behind."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+
+from torch.optim import AdamW
+
+from longpipe.data import Loader, PackedRows
+from longpipe.runtime import Boundary, Executor, Transport
+from longpipe.runtime.agree import agree, facts_of
+from longpipe.runtime.launch import Launch, World, launch
+from longpipe.runtime.p2p import transport_for
+from longpipe.simulate import measure
+from longpipe.train.checkpoint import clean, resume, training_tensors
+from longpipe.train.console import Narrator
+from longpipe.train.corpus import open_corpus
+from longpipe.train.job import Job
+from longpipe.train.metrics import (
+    JsonlSink,
+    MetricsLog,
+    MetricsSink,
+    TensorBoardSink,
+    console_sink,
+)
+from longpipe.train.optim import build_adamw
+from longpipe.train.part import COMPUTE, Part, build_part
+from longpipe.train.peers import Peers
+from longpipe.train.predict import Forecast, forecast, measured_timeline
+from longpipe.train.report import (
+    describe_forecast,
+    describe_job,
+    read_report,
+    write_report,
+    write_setup,
+)
+from longpipe.train.trainer import Trainer
+
+
+def train(job: Job, *, joins: bool = False) -> str | None:
+    """Run the job on local processes of its own or, with `joins`, as a rank that others started.
+
+    Returns the report as text on the first rank (and where the processes were started here), else
+    None. Raises LongpipeError with the cause, whichever rank it came from.
+    """
+    config = job.config
+    if not joins:
+        with Narrator(sys.stdout).phase("preparing the data"):
+            open_corpus(config.data)  # here all cores work on it, and faults come before a start
+    options = Launch(
+        ranks=config.pipeline.ranks,
+        device=job.device,
+        threads=config.train.threads,
+        hang_timeout_s=config.train.hang_timeout_s,
+    )
+    text: str | None = launch(run_rank, job, options=options)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Rank:
+    """What a rank has built before its first step."""
+
+    world: World
+    job: Job
+    peers: Peers
+    narrator: Narrator
+    part: Part
+    optimizer: AdamW
+    loader: Loader
+    boundary: Boundary
+    transport: Transport
+
+
+def run_rank(world: World, job: Job) -> str | None:
+    """One rank of the run; the first one returns the report."""
+    narrator = Narrator(sys.stdout if world.rank == 0 else None)
+    peers = Peers(world)
+    narrator.say(describe_job(job))
+    rank = _set_up(world, job, peers, narrator)
+    try:
+        done = _resume(rank)
+        if done >= job.config.train.steps:
+            return read_report(job, done) if world.rank == 0 else None
+        with narrator.phase("measuring what each op costs"), peers.busy("measuring costs"):
+            found = forecast(rank.world, job, rank.part, rank.transport, rank.boundary)
+        narrator.say(describe_forecast(found.predicted))
+        if world.rank == 0:
+            write_setup(job, found.predicted)
+        trainer = _trainer(rank, found)
+        with MetricsLog(_sinks(job, done) if world.rank == 0 else []) as log:
+            trainer.run(log, done)
+        return write_report(job, found.predicted, trainer.measured) if world.rank == 0 else None
+    finally:
+        rank.transport.close()
+
+
+def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
+    """Data, model, optimizer and connections, and the proof that all ranks mean the same."""
+    config, layout = job.config, job.layout
+    plan, program = layout.plan, layout.program
+    with narrator.phase("opening the data"):
+        rows = _open_rows(peers, job)
+    with narrator.phase("building the model"), peers.busy("building the model"):
+        part = build_part(
+            config, job.model, plan.layers, program.placement, world.rank, world.device
+        )
+        part.zero_gradients()
+    boundary = Boundary(
+        config.train.microbatch_size,
+        job.model.hidden,
+        plan.segments,
+        COMPUTE[config.train.precision],
+        world.device,
+    )
+    loader = Loader(rows, config.data.seed)
+    facts = facts_of(program, boundary) | {
+        "configuration": config.digest(),
+        "data": str(loader.state()["data"]),
+        "model": repr(job.model),
+    }
+    agree(world.store, world.rank, world.ranks, facts)
+    return _Rank(
+        world=world,
+        job=job,
+        peers=peers,
+        narrator=narrator,
+        part=part,
+        optimizer=build_adamw(part.parameters, config.optim),
+        loader=loader,
+        boundary=boundary,
+        transport=transport_for(program, world.rank, range(world.ranks), world.device),
+    )
+
+
+def _open_rows(peers: Peers, job: Job) -> PackedRows:
+    """The first rank makes and checks the token files; the others open what it has made."""
+    data = job.config.data
+
+    found: list[PackedRows] = []
+
+    def prepare() -> None:
+        if peers.rank == 0:
+            found.append(open_corpus(data).rows)
+
+    peers.on_all(prepare, "preparing the data")
+    return found[0] if found else open_corpus(data, verify=False).rows
+
+
+def _resume(rank: _Rank) -> int:
+    """Steps done by the checkpoint that this run goes on from; 0 without one."""
+    job, config = rank.job, rank.job.config
+    if not config.train.resume:
+        return 0
+    tensors = training_tensors(rank.part.parameters, rank.optimizer)
+    with rank.narrator.phase("looking for a checkpoint"), rank.peers.busy("resuming"):
+        if rank.world.rank == 0:
+            clean(job.checkpoints)
+        found = resume(
+            job.checkpoints,
+            tensors,
+            group=rank.peers.group,
+            fall_back=config.train.fall_back,
+        )
+    if found is None:
+        return 0
+    rank.loader.load_state(found.state.loader)
+    rank.part.refresh()
+    for why in found.passed_over:
+        rank.narrator.say(f"passed over: {why}")
+    rank.narrator.say(f"going on after step {found.state.step}, from {found.path}")
+    if found.state.config_digest != config.digest():
+        rank.narrator.say("note: the configuration is not the one that wrote this checkpoint")
+    return found.state.step
+
+
+def _trainer(rank: _Rank, found: Forecast) -> Trainer:
+    job, world = rank.job, rank.world
+    executor = Executor(
+        job.layout.program,
+        world.rank,
+        rank.part.stages,
+        rank.transport,
+        rank.boundary,
+        progress=world.watchdog.progress,
+        blame=world.watchdog.blame,
+    )
+    return Trainer(
+        job=job,
+        peers=rank.peers,
+        part=rank.part,
+        executor=executor,
+        optimizer=rank.optimizer,
+        loader=rank.loader,
+        device=world.device,
+        timeline=partial(measured_timeline, job),
+        say=rank.narrator.say,
+        predicted_bubble=measure(found.predicted).global_bubble_rate,
+    )
+
+
+def _sinks(job: Job, done: int) -> list[MetricsSink]:
+    train = job.config.train
+    sinks: list[MetricsSink] = [JsonlSink(job.folder / "metrics.jsonl", done)]
+    if train.tensorboard:
+        sinks.append(TensorBoardSink(job.folder / "tensorboard", done))
+    return [*sinks, console_sink(sys.stdout, train.steps, done)]

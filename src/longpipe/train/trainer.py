@@ -1,0 +1,160 @@
+"""The steps of a run, as one rank sees them."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from torch.optim import AdamW
+
+from longpipe.cost.flops import training_flops_per_token
+from longpipe.data import Loader
+from longpipe.errors import RunError
+from longpipe.ir import Event, Timeline
+from longpipe.runtime import Executor
+from longpipe.simulate import measure
+from longpipe.train.checkpoint import latest, save, training_tensors
+from longpipe.train.job import Job
+from longpipe.train.manifest import TrainState
+from longpipe.train.metrics import MetricsLog, StepMetrics, peak_memory_bytes
+from longpipe.train.optim import clip_grad_norm, learning_rate, set_learning_rate
+from longpipe.train.part import Part, microbatches
+from longpipe.train.peers import Peers
+
+_KEPT_TIMELINES = 64  # the report shows a typical one of the last steps, not an outlier
+
+MeasuredTimeline = Callable[[tuple[Event, ...]], Timeline]
+
+
+@dataclass(slots=True)
+class Trainer:
+    """Batch, pipeline, clipping, optimizer, metrics, checkpoint: again and again.
+
+    `timeline` turns this rank's events into the Timeline of all ranks (all call it together);
+    `say` speaks to people, on one rank.
+    """
+
+    job: Job
+    peers: Peers
+    part: Part
+    executor: Executor
+    optimizer: AdamW
+    loader: Loader
+    device: torch.device
+    timeline: MeasuredTimeline
+    say: Callable[[str], None]
+    predicted_bubble: float
+    measured: deque[Timeline] = field(default_factory=lambda: deque(maxlen=_KEPT_TIMELINES))
+
+    def run(self, log: MetricsLog, done: int) -> None:
+        """Go on after `done` steps until the run's end.
+
+        Raises:
+            RunError: a rank failed, or a loss or gradient is not finite and the policy is to stop.
+            CheckpointError: a checkpoint cannot be written.
+        """
+        train = self.job.config.train
+        for step in range(done + 1, train.steps + 1):
+            metrics = self._step(step)
+            if metrics is not None:
+                log.write(metrics)
+            if step == train.steps or (
+                train.checkpoint_every and step % train.checkpoint_every == 0
+            ):
+                self._save(step)
+
+    def _step(self, step: int) -> StepMetrics | None:
+        """Step number `step`, the first is 1; its metrics, if it is one to log."""
+        config = self.job.config
+        started_s = perf_counter()
+        batch = self.loader.next_batch(config.pipeline.microbatches, config.train.microbatch_size)
+        scale = 1.0 / max(1, batch.global_valid_tokens)
+        self.part.zero_gradients()
+        result = self.executor.run_step(microbatches(batch, self.device), scale)
+        with self.peers.waiting(f"the gradients of step {step}"):
+            self.part.sum_tied()
+            norm = clip_grad_norm(
+                self.part.parameters,
+                config.optim.clip_norm,
+                group=self.peers.group,
+                counted_elsewhere=self.part.counted_elsewhere,
+            )
+        loss_sum = 0.0 if result.loss_sum is None else float(result.loss_sum)
+        mine = (loss_sum, float(peak_memory_bytes(self.device)))
+        losses, peaks = zip(*self.peers.share(mine, f"the loss of step {step}"), strict=True)
+        loss = sum(losses) * scale
+        lr = learning_rate(step - 1, config.optim, config.train.steps)
+        if math.isfinite(loss) and math.isfinite(norm):
+            set_learning_rate(self.optimizer, lr)
+            self.optimizer.step()
+            self.part.refresh()
+        else:
+            self._not_finite(step, loss, norm)
+        if step % config.train.log_every and step != config.train.steps:
+            return None
+        step_s = perf_counter() - started_s
+        self.measured.append(self.timeline(result.events()))
+        return self._metrics(step, loss, norm, lr, step_s, int(max(peaks)))
+
+    def _metrics(
+        self, step: int, loss: float, norm: float, lr: float, step_s: float, peak_bytes: int
+    ) -> StepMetrics:
+        config, layout = self.job.config, self.job.layout
+        length = config.data.sequence_length
+        tokens = config.pipeline.microbatches * config.train.microbatch_size * length
+        flops = tokens * training_flops_per_token(layout.shape, length)
+        peak_tflops = config.train.device_tflops
+        return StepMetrics(
+            step=step,
+            loss=loss,
+            grad_norm=norm,
+            lr=lr,
+            tokens=tokens,
+            step_s=step_s,
+            flops=flops,
+            peak_memory_bytes=peak_bytes,
+            global_bubble_predicted=self.predicted_bubble,
+            global_bubble_measured=measure(self.measured[-1]).global_bubble_rate,
+            mfu=flops / step_s / (peak_tflops * 1e12 * self.peers.ranks) if peak_tflops else None,
+        )
+
+    def _not_finite(self, step: int, loss: float, norm: float) -> None:
+        """Stop or go on without the update, as the config says; all ranks alike."""
+        bad = (
+            name
+            for name, parameter in self.part.parameters.items()
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+        )
+        found = self.peers.gather(next(bad, None), "looking for numbers that are not finite")
+        where = next(
+            (
+                f", first on rank {rank} in the gradient of {name}"
+                for rank, name in enumerate(found)
+                if name is not None
+            ),
+            "",
+        )
+        text = f"step {step}: loss {loss:g}, gradient norm {norm:g}{where}"
+        if self.job.config.train.nan_policy == "skip":
+            self.say(f"{text}: the update is left out (train.nan_policy = skip)")
+            return
+        newest = latest(self.job.checkpoints)
+        kept = f"The newest checkpoint, {newest}, is whole" if newest else "No checkpoint was due"
+        raise RunError(
+            f"{text}. {kept}; the weights have not been touched by this step. Lower optim.lr, look "
+            'at the data of this step, or set train.nan_policy = "skip" to leave such updates out'
+        )
+
+    def _save(self, step: int) -> None:
+        config, job = self.job.config, self.job
+        state = TrainState(step, self.loader.state(), config.train.seed, config.digest())
+        with self.peers.busy(f"writing the checkpoint of step {step}"):
+            save(
+                job.checkpoints,
+                training_tensors(self.part.parameters, self.optimizer),
+                state,
+                group=self.peers.group,
+                keep=config.train.keep,
+            )

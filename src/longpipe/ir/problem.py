@@ -65,6 +65,10 @@ class Problem:
         )
 
     def unit_slots(self) -> Iterator[tuple[int, int, int]]:
-        """Every (stage, mb, seg)."""
-        units = self.units()
-        return ((stage, mb, seg) for stage in range(self.stages) for mb, seg in units)
+        """Every (stage, mb, seg), made one by one: absurd counts cost nothing until asked for."""
+        return (
+            (stage, mb, seg)
+            for stage in range(self.stages)
+            for mb in range(self.microbatches)
+            for seg in range(self.segments_of(mb))
+        )

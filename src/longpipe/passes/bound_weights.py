@@ -19,7 +19,14 @@ def bound_weights(schedule: Rewritten, held: Callable[[Op], int], limit: int) ->
     queued W as needed run first, in the order in which the row has them. Everything else keeps
     its order, and no W moves further than it must: they still fill the bubbles that they can.
 
-    Raises ScheduleError if one entry alone exceeds the limit.
+    The schedule must be valid (see `validate`), and what comes out is. Raises ScheduleError if
+    one entry alone exceeds the limit.
+
+    >>> from longpipe.ir import Problem, loop
+    >>> row = tuple(map(Op.parse, "0F0 0F1 0I0 0I1 0W0 0W1".split()))
+    >>> split = Schedule("", Problem(ranks=1, microbatches=2), loop(1), (row,))
+    >>> " ".join(map(str, bound_weights(split, held=lambda op: 8, limit=8).rows[0]))
+    '0F0 0F1 0I0 0W0 0I1 0W1'
     """
     rows = tuple(tuple(_bounded(rank, row, held, limit)) for rank, row in enumerate(schedule.rows))
     return replace(schedule, rows=rows)

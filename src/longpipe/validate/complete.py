@@ -1,7 +1,6 @@
 """Every op exactly once, in range, on the rank that the placement says."""
 
 from collections import Counter
-from collections.abc import Iterator
 
 from longpipe.errors import ScheduleError
 from longpipe.ir import Kind, Op, Problem, Program, Schedule, provides
@@ -18,7 +17,7 @@ def check_complete(what: Schedule | Program) -> Places:
     """
     places = _place(what)
     if not _adds_up(what, places):
-        for stage, mb, seg in _slots(what.problem):
+        for stage, mb, seg in what.problem.unit_slots():
             _check_unit(what, places, Op(Kind.F, stage, mb, seg))
         raise AssertionError("the ops do not add up, yet every unit is complete")
     return places
@@ -87,15 +86,6 @@ def _twice(rank: int, row: tuple[Op, ...], earlier: int, later: int) -> str:
         f"rank {rank}, op {later}: {second} repeats the backward that {first} (op {earlier}) runs: "
         f"keep a full B, or an I and a W, not both"
     )
-
-
-def _slots(problem: Problem) -> Iterator[tuple[int, int, int]]:
-    # Not problem.unit_slots(): a Problem with absurd counts must fail at its first gap,
-    # before anything of that size is allocated.
-    for stage in range(problem.stages):
-        for mb in range(problem.microbatches):
-            for seg in range(problem.segments_of(mb)):
-                yield stage, mb, seg
 
 
 def _check_unit(what: Schedule | Program, places: Places, forward: Op) -> None:

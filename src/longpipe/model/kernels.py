@@ -12,7 +12,7 @@ exponentials of a query's scores, in the kernel's own layout.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -62,14 +62,13 @@ class Kernel:
 
 
 def _cpu_forward(inputs: Inputs) -> tuple[Tensor, Lse]:
-    outs, lses = [], []
-    for piece in _split(inputs):
-        out, lse = _FLASH_CPU(piece.q, piece.k, piece.v, 0.0, True, scale=inputs.scale)
-        if piece.k_past is not None:
-            past, past_lse = _FLASH_CPU(
-                piece.q, piece.k_past, piece.v_past, 0.0, False, scale=inputs.scale
-            )
-            out, lse = _merge(out, lse, past, past_lse)
+    own, past = _split(inputs)
+    outs: list[Tensor] = []
+    lses: list[Tensor] = []
+    for q, k, v in own:
+        out, lse = _FLASH_CPU(q, k, v, 0.0, True, scale=inputs.scale)
+        if past is not None and not outs:
+            out, lse = _merge(out, lse, *_FLASH_CPU(q, *past, 0.0, False, scale=inputs.scale))
         outs.append(out.transpose(1, 2))
         lses.append(lse)
     return _join(outs), tuple(lses)
@@ -86,19 +85,18 @@ def _merge(out: Tensor, lse: Tensor, past: Tensor, past_lse: Tensor) -> tuple[Te
 
 
 def _cpu_backward(dout_BTHD: Tensor, inputs: Inputs, out_BTHD: Tensor, lse: Lse) -> Grads:
-    grads = []
+    own, past = _split(inputs)
+    grads: list[list[Tensor]] = []
     dk_past = dv_past = None
-    douts = _by_document(dout_BTHD, inputs.lengths)
-    outs = _by_document(out_BTHD, inputs.lengths)
-    for piece, dout, out, piece_lse in zip(_split(inputs), douts, outs, lse, strict=True):
-        dout, out = dout.transpose(1, 2), out.transpose(1, 2)
-        dq, dk, dv = _FLASH_CPU_BACKWARD(
-            dout, piece.q, piece.k, piece.v, out, piece_lse, 0.0, True, scale=inputs.scale
-        )
-        if piece.k_past is not None:
-            past = (piece.k_past, piece.v_past)
+    douts, outs = (
+        _by_document(x.transpose(1, 2), inputs.lengths, 2) for x in (dout_BTHD, out_BTHD)
+    )
+    for (q, k, v), dout, out, own_lse in zip(own, douts, outs, lse, strict=True):
+        tail = (out, own_lse, 0.0)
+        dq, dk, dv = _FLASH_CPU_BACKWARD(dout, q, k, v, *tail, True, scale=inputs.scale)
+        if past is not None and not grads:
             dq_past, dk_past, dv_past = _FLASH_CPU_BACKWARD(
-                dout, piece.q, *past, out, piece_lse, 0.0, False, scale=inputs.scale
+                dout, q, *past, *tail, False, scale=inputs.scale
             )
             dq.add_(dq_past)
             dk_past, dv_past = dk_past.transpose(1, 2), dv_past.transpose(1, 2)
@@ -107,36 +105,25 @@ def _cpu_backward(dout_BTHD: Tensor, inputs: Inputs, out_BTHD: Tensor, lse: Lse)
     return Grads(dq, dk, dv, dk_past, dv_past)
 
 
-class _Piece(NamedTuple):
-    """One document's tokens in the segment, heads before tokens as the CPU kernel wants them."""
+def _split(
+    inputs: Inputs,
+) -> tuple[list[tuple[Tensor, Tensor, Tensor]], tuple[Tensor, Tensor] | None]:
+    """Query, own keys and values of each document, and the prefix's keys and values.
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    k_past: Tensor | None
-    v_past: Tensor | None
-
-
-def _split(inputs: Inputs) -> list[_Piece]:
-    q, k, v = (x.transpose(1, 2) for x in (inputs.q_BTHD, inputs.k_BKGD, inputs.v_BKGD))
-    prefix = inputs.prefix
-    pieces = []
-    for a, b in pairwise(accumulate(inputs.lengths, initial=0)):
-        past = prefix if a == 0 else 0
-        pieces.append(
-            _Piece(
-                q[:, :, a:b],
-                k[:, :, prefix + a : prefix + b],
-                v[:, :, prefix + a : prefix + b],
-                k[:, :, :past] if past else None,
-                v[:, :, :past] if past else None,
-            )
-        )
-    return pieces
+    Heads stand before tokens, as the CPU kernel wants them. The prefix is the first document's.
+    """
+    prefix, lengths = inputs.prefix, inputs.lengths
+    q, k, v = (x.transpose(1, 2) for x in inputs[:3])
+    if prefix == 0 and len(lengths) == 1:
+        return [(q, k, v)], None
+    k_past, *ks = _by_document(k, (prefix, *lengths), 2)
+    v_past, *vs = _by_document(v, (prefix, *lengths), 2)
+    own = list(zip(_by_document(q, lengths, 2), ks, vs, strict=True))
+    return own, (k_past, v_past) if prefix else None
 
 
-def _by_document(x: Tensor, lengths: Lengths) -> tuple[Tensor, ...]:
-    return torch.split(x, list(lengths), dim=1)
+def _by_document(x: Tensor, lengths: Lengths, dim: int = 1) -> tuple[Tensor, ...]:
+    return torch.split(x, list(lengths), dim)
 
 
 def _join(parts: list[Tensor]) -> Tensor:
@@ -152,12 +139,10 @@ def _cuda_forward(inputs: Inputs) -> tuple[Tensor, Lse]:
             *inputs[:3], None, None, t, kt, 0.0, True, False, scale=inputs.scale
         )
         return out, (lse, seed, offset)
+    offsets = _offsets(inputs)
     outs, states = [], []
-    for q, k, v in zip(*inputs[:3], strict=True):
-        cu_q, cu_k, most_q, most_k = _offsets(inputs)
-        out, *state, _ = _FLASH_CUDA(
-            q, k, v, cu_q, cu_k, most_q, most_k, 0.0, True, False, scale=inputs.scale
-        )
+    for row in zip(*inputs[:3], strict=True):
+        out, *state, _ = _FLASH_CUDA(*row, *offsets, 0.0, True, False, scale=inputs.scale)
         outs.append(out)
         states.extend(state)
     return torch.stack(outs), tuple(states)
@@ -171,18 +156,25 @@ def _cuda_backward(dout_BTHD: Tensor, inputs: Inputs, out_BTHD: Tensor, lse: Lse
             dout_BTHD, *inputs[:3], out_BTHD, lse[0], *sizes, lse[1], lse[2], scale=inputs.scale
         )
     else:
+        offsets = _offsets(inputs)
         rows = []
         for row, tensors in enumerate(zip(dout_BTHD, *inputs[:3], out_BTHD, strict=True)):
             row_lse, seed, offset = lse[3 * row : 3 * row + 3]
-            packed = (row_lse, *_offsets(inputs), 0.0, True, seed, offset)
+            packed = (row_lse, *offsets, 0.0, True, seed, offset)
             rows.append(_FLASH_CUDA_BACKWARD(*tensors, *packed, scale=inputs.scale))
         dq, dk, dv = (torch.stack(parts) for parts in zip(*rows, strict=True))
-    prefix = inputs.prefix
+    return _apart(dq, dk, dv, inputs.prefix)
+
+
+def _apart(dq_BTHD: Tensor, dk_BKGD: Tensor, dv_BKGD: Tensor, prefix: int) -> Grads:
+    """Separates the prefix; copies, because store and weight queue outlive the whole tensors."""
     if prefix == 0:
-        return Grads(dq, dk, dv, None, None)
-    # The prefix part lives on in the store; a copy, so that it does not hold the whole tensor.
-    past = (dk[:, :prefix].clone(), dv[:, :prefix].clone())
-    return Grads(dq, dk[:, prefix:], dv[:, prefix:], *past)
+        return Grads(dq_BTHD, dk_BKGD, dv_BKGD, None, None)
+    own, past = (
+        [x[:, cut].clone() for x in (dk_BKGD, dv_BKGD)]
+        for cut in (slice(prefix, None), slice(prefix))
+    )
+    return Grads(dq_BTHD, *own, *past)
 
 
 def _offsets(inputs: Inputs) -> tuple[Tensor, Tensor, int, int]:
@@ -209,11 +201,7 @@ def _blockwise_backward(dout_BTHD: Tensor, inputs: Inputs, out_BTHD: Tensor, lse
         for dout, (q, k, v), out, piece_lse in zip(douts, _whole(inputs), outs, lse, strict=True)
     ]
     dq, dk, dv = (_join(list(parts)) for parts in zip(*grads, strict=True))
-    prefix = inputs.prefix
-    if prefix == 0:
-        return Grads(dq, dk, dv, None, None)
-    past = (dk[:, :prefix].clone(), dv[:, :prefix].clone())
-    return Grads(dq, dk[:, prefix:], dv[:, prefix:], *past)
+    return _apart(dq, dk, dv, inputs.prefix)
 
 
 def _whole(inputs: Inputs) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -15,7 +15,8 @@ r0 0F0   0F0.1 .     .     .     0B0.1 -     0B0   -
 r1 .     1F0   1F0.1 1B0.1 -     1B0   -     .     .
 
 The names below are the public ones of the half that needs no torch; `longpipe.ir` and the other
-packages hold more.
+packages hold more. `longpipe.simulate` and `longpipe.validate` are the functions; what else their
+packages hold comes by `from longpipe.simulate import ...`.
 """
 
 from longpipe.cost import UniformCosts as UniformCosts

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longpipe.simulate import Idle, Metrics
+from longpipe.view import short
 
 
 def numbers_json(metrics: Metrics, memory: str) -> dict[str, Any]:
@@ -50,9 +51,7 @@ def print_numbers(metrics: Metrics, memory: str) -> None:
         zip(metrics.busy_s, metrics.idle, peaks, strict=True)
     ):
         parts = (idle.warm_up_s, idle.imbalance_s, idle.communication_s, idle.cool_down_s)
-        table.add_row(str(rank), *map(_number, (busy, idle.total_s, *parts, peak)))
+        cells = [None if time is None else f"{time:.5g}" for time in (busy, idle.total_s, *parts)]
+        cells.append(None if peak is None else short(peak))
+        table.add_row(str(rank), *(cell or "-" for cell in cells))
     console.print(table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.5g}"

@@ -63,11 +63,14 @@ def _run(schedule: Schedule, costs: Costs) -> Timeline:
         ready = start = free[rank]
         for need in needed:
             made = finished[need]
-            ready = max(ready, made)
+            if made > ready:  # comparisons, not max: this loop is most of the time
+                ready = made
             if need.stage != op.stage:
                 source = placement(need.stage, need.mb)
                 if source != rank:
-                    start = max(start, made + costs.delay(need, source, rank))
+                    arrived = made + costs.delay(need, source, rank)
+                    if arrived > start:
+                        start = arrived
         start = max(start, ready)
         free[rank] = finished[provides(op)] = rows[rank].run(op, ready, start)
 
@@ -99,17 +102,12 @@ class _Row:
     def events(self) -> tuple[Event, ...]:
         """Times in the cost model's unit, and memory, which depends on the order alone."""
         costs, tick_s, cell = self.costs, self.costs.tick_s, self.costs.cell_bytes
-        held = list(accumulate(map(costs.holds, self.ops), initial=0))
-        spans = zip(self.ops, self.starts, self.ends, pairwise(held), strict=True)
+        held = accumulate(map(costs.holds, self.ops), initial=0)
+        scratch = map(costs.scratch, self.ops)
+        spans = zip(self.ops, self.starts, self.ends, pairwise(held), scratch, strict=True)
         return tuple(
-            Event(
-                op,
-                start * tick_s,
-                end * tick_s,
-                memory=after * cell,
-                peak=max(before + costs.scratch(op), after) * cell,
-            )
-            for op, start, end, (before, after) in spans
+            Event(op, start * tick_s, end * tick_s, after * cell, max(before + extra, after) * cell)
+            for op, start, end, (before, after), extra in spans
         )
 
 

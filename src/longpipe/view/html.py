@@ -8,6 +8,7 @@ from math import floor, log10
 from longpipe.ir import Event, Op, Timeline
 from longpipe.simulate import Metrics, measure
 from longpipe.view.html_style import KINDS, page
+from longpipe.view.quantity import short
 
 _LEFT, _RIGHT, _PLOT = 44, 96, 1060  # units of the drawing: label, numbers, time axis
 _OP, _MEMORY, _GAP = 26, 22, 8  # heights: an op, a memory track, between ranks
@@ -22,7 +23,7 @@ def html_page(timelines: Sequence[Timeline]) -> str:
     found = [measure(timeline) for timeline in timelines]
     until = max((timeline.makespan_s for timeline in timelines), default=0.0) or 1.0
     title = timelines[0].name if timelines else "no timeline"
-    body = [_numbers(timelines, found), _legend()]
+    body = [_numbers(timelines, found), _legend(timelines)]
     for timeline, metrics in zip(timelines, found, strict=True):
         body.append(f"<h2>{escape(timeline.source)}</h2>{_drawing(timeline, metrics, until)}")
     return page(escape(title), "\n".join(body))
@@ -37,10 +38,10 @@ def _numbers(timelines: Sequence[Timeline], found: Sequence[Metrics]) -> str:
         peaks = metrics.peak_memory
         cells = (
             timeline.source,
-            _short(metrics.makespan_s) + versus,
-            f"{_short(metrics.global_bubble_s)} ({metrics.global_bubble_rate:.1%})",
-            f"{_short(metrics.span_bubble_s)} ({metrics.span_bubble_rate:.1%})",
-            "not known" if peaks is None else _short(max(peaks)),
+            short(metrics.makespan_s) + versus,
+            f"{short(metrics.global_bubble_s)} ({metrics.global_bubble_rate:.1%})",
+            f"{short(metrics.span_bubble_s)} ({metrics.span_bubble_rate:.1%})",
+            "not known" if peaks is None else short(max(peaks)),
             str(metrics.ops),
         )
         rows.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
@@ -49,12 +50,13 @@ def _numbers(timelines: Sequence[Timeline], found: Sequence[Metrics]) -> str:
     return f"<table><tr>{head}</tr>{lines}</table>"
 
 
-def _legend() -> str:
-    items = (f'<span><i class="{kind}"></i>{kind} {text}</span>' for kind, text in KINDS.items())
-    return (
-        f'<p class="legend">{"".join(items)}<span><i class="wait"></i>message in flight</span>'
-        '<span><i class="memory"></i>memory held</span></p>'
-    )
+def _legend(timelines: Sequence[Timeline]) -> str:
+    rows = [row for timeline in timelines for row in timeline.rows]
+    drawn = {event.op.kind.value for row in rows for event in row}
+    items = {kind: f"{kind} {text}" for kind, text in KINDS.items() if kind in drawn}
+    items |= {"wait": "message in flight", "memory": "memory held"}
+    spans = "".join(f'<span><i class="{name}"></i>{text}</span>' for name, text in items.items())
+    return f'<p class="legend">{spans}</p>'
 
 
 def _drawing(timeline: Timeline, metrics: Metrics, until: float) -> str:
@@ -73,10 +75,12 @@ def _drawing(timeline: Timeline, metrics: Metrics, until: float) -> str:
         parts.append(_note(top + 17, f"idle {idle:.1%}"))
         if highest and metrics.peak_memory:
             parts.append(_memory(row, top + _OP, until, highest))
-            peak = _short(metrics.peak_memory[rank])
+            peak = short(metrics.peak_memory[rank])
             parts.append(_note(top + _OP + 16, f"peak {peak}"))
-    width = _LEFT + _PLOT + _RIGHT
-    return f'<div><svg viewBox="0 0 {width} {height}">{"".join(parts)}</svg></div>'
+    box = f"0 0 {_LEFT + _PLOT + _RIGHT} {height}"
+    most = max(map(len, timeline.rows), default=0)
+    border = min(0.8, 60 / (most or 1))  # many thin ops would be all border
+    return f'<div><svg viewBox="{box}" stroke-width="{border:.2f}">{"".join(parts)}</svg></div>'
 
 
 def _axis(until: float, height: float) -> Iterator[str]:
@@ -85,7 +89,7 @@ def _axis(until: float, height: float) -> Iterator[str]:
     for time in takewhile(lambda time: time <= until, (step * number for number in count())):
         x = _x(time, until)
         yield f'<line class="axis" x1="{x}" x2="{x}" y1="0" y2="{height - 14}"/>'
-        yield f'<text class="time" x="{x}" y="{height - 3}">{_short(time)}</text>'
+        yield f'<text class="time" x="{x}" y="{height - 3}">{short(time)}</text>'
 
 
 def _op(event: Event, wait_s: float, top: float, until: float) -> str:
@@ -93,12 +97,12 @@ def _op(event: Event, wait_s: float, top: float, until: float) -> str:
     x, stop = _x(event.start_s, until), _x(event.end_s, until)
     lines = [
         f"{op}: stage {op.stage}, micro-batch {op.mb}, segment {op.seg}",
-        f"{_short(event.start_s)} to {_short(event.end_s)} ({_short(event.end_s - event.start_s)})",
+        f"{short(event.start_s)} to {short(event.end_s)} ({short(event.end_s - event.start_s)})",
     ]
     if event.memory is not None:
-        lines.append(f"holds {_short(event.memory)} after it")
+        lines.append(f"holds {short(event.memory)} after it")
     if event.peak is not None:
-        lines.append(f"peak {_short(event.peak)}")
+        lines.append(f"peak {short(event.peak)}")
     shade = " odd" if op.mb % 2 else ""
     drawn = (
         f'<rect class="{op.kind.value}{shade}" x="{x}" y="{top}" width="{stop - x:.2f}"'
@@ -108,7 +112,7 @@ def _op(event: Event, wait_s: float, top: float, until: float) -> str:
         begin = _x(event.start_s - wait_s, until)
         drawn += (
             f'<rect class="wait" x="{begin}" y="{top}" width="{x - begin:.2f}" height="{_OP}">'
-            f"<title>{op} waits {_short(wait_s)} for a message in flight</title></rect>"
+            f"<title>{op} waits {short(wait_s)} for a message in flight</title></rect>"
         )
     label = next((name for name in _names(op) if len(name) * _LETTER + 4 < stop - x), None)
     if label:
@@ -153,11 +157,3 @@ def _round_step(least: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is at least `least`."""
     power = 10.0 ** floor(log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * 0.999)
-
-
-def _short(value: float) -> str:
-    """Four digits, with k, M or G beyond a thousand: 28.5, 1.234G."""
-    for suffix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= 10 * size:
-            return f"{value / size:.4g}{suffix}"
-    return f"{value:.4g}"

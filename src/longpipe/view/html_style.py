@@ -24,7 +24,7 @@ th { font-weight: 500; color: var(--faint); }
 th, td { padding: 3px 20px 3px 0; text-align: left; }
 div { overflow-x: auto; }
 svg { width: 100%; min-width: 860px; display: block; font: 11px system-ui, sans-serif; }
-svg rect { stroke: var(--back); stroke-width: .8; }
+svg rect { stroke: var(--back); }
 .F { fill: var(--F); background: var(--F); }
 .B { fill: var(--B); background: var(--B); }
 .I { fill: var(--I); background: var(--I); }
@@ -35,7 +35,7 @@ svg rect { stroke: var(--back); stroke-width: .8; }
 .op { fill: var(--text); text-anchor: middle; pointer-events: none; }
 .label, .note, .time { fill: var(--faint); }
 .time { text-anchor: middle; }
-.axis { stroke: var(--line); }
+.axis { stroke: var(--line); stroke-width: 1; }
 .legend { color: var(--faint); display: flex; flex-wrap: wrap; gap: 4px 18px; }
 .legend i { display: inline-block; width: 14px; height: 11px; margin-right: 6px; }
 </style>

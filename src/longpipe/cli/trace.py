@@ -15,7 +15,7 @@ from longpipe.simulate import measure
 from longpipe.view import chrome_trace, compare, html_page, load_timelines, save_text
 
 
-@app.command(epilog="Example: `longpipe trace runs/demo/timelines.json --html trace.html`")
+@app.command(epilog="Example: `longpipe trace predicted.json measured.json --html trace.html`")
 def trace(
     files: Annotated[list[Path], typer.Argument(help="Timelines that a run has written.")],
     html: Annotated[Path | None, typer.Option(help="Write one HTML page here.")] = None,

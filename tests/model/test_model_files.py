@@ -104,6 +104,26 @@ def test_index_wants_every_parameter_once(tmp_path):
     assert not (tmp_path / hf.INDEX).exists()
 
 
+def test_index_names_the_bytes_of_all_tensors(tmp_path):
+    written = write(BASE, tmp_path)
+    index = json.loads((tmp_path / hf.INDEX).read_text())
+    assert index["metadata"]["total_size"] == sum(4 * p.numel() for p in written.values())
+    assert index["weight_map"].keys() == written.keys()
+
+
+def test_an_old_index_never_reads_new_shards(tmp_path):
+    write(BASE, tmp_path)
+    first, _ = make_stages(BASE, SPLITS, torch.float32)
+    hf.save_stage(first, tmp_path, 0, 2)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        hf.load_stage(empty_stages(BASE)[1], tmp_path)
+    write(BASE, tmp_path)
+    single = write(replace(BASE, tied=True), tmp_path, [range(2)])
+    (stage,) = empty_stages(replace(BASE, tied=True), [range(2)])
+    hf.load_stage(stage, tmp_path)
+    assert all(torch.equal(p, single[n]) for n, p in stage.named_parameters())
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     write(BASE, tmp_path, [range(2)])
     before = (tmp_path / hf.SINGLE).read_bytes()

@@ -16,6 +16,9 @@ from segment_runs import (
     worst_error,
 )
 
+from longpipe.model import decoder
+from longpipe.model.kernels import KERNELS
+
 torch.set_num_threads(1)
 
 LENGTHS = [
@@ -75,6 +78,12 @@ def test_stages_equal_the_unsplit_model(name, cuts):
     config = CONFIGS[name]
     batch = make_batch(config, 1, 60, [(0, 13, 50)])
     check(config, batch, [20, 25, 15], "late", cuts=cuts)
+
+
+def test_with_the_blockwise_kernel(monkeypatch):
+    """What a GPU runs in float32 and float64."""
+    monkeypatch.setattr(decoder, "kernel_for", lambda _: KERNELS["blockwise"])
+    check(BASE, make_batch(BASE, 2, 90, [(0, 31), (0, 60, 61)]), [25, 40, 25], "late")
 
 
 def test_split_backward_gives_the_same_bits():

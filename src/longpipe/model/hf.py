@@ -80,15 +80,23 @@ def save_stage(stage: DecoderStage, directory: str | Path, shard: int = 0, shard
 def save_tensors(
     tensors: Mapping[str, Tensor], directory: str | Path, shard: int = 0, shards: int = 1
 ) -> None:
-    """Writes named tensors as one shard of a checkpoint."""
+    """Writes named tensors as one shard of a checkpoint.
+
+    An older sharded checkpoint in the same directory ends with the first shard written: its index
+    goes, so that it can never be read with shards of two ages.
+    """
     directory = Path(directory)
     plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
     file = directory / _shard_name(shard, shards)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if shards > 1:
+            (directory / INDEX).unlink(missing_ok=True)
         save_file(plain, temporary, metadata={"format": "pt"})
         _publish(temporary, file)
+        if shards == 1:  # an index would be read first
+            (directory / INDEX).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         _discard(temporary)
         raise CheckpointError(f"{file}: cannot be written: {error}") from error
@@ -104,8 +112,8 @@ def write_index(config: DecoderConfig, directory: str | Path, shards: int) -> No
     doubled, size_bytes = [], 0
     for shard in range(shards):
         file = directory / _shard_name(shard, shards)
-        size_bytes += file.stat().st_size if file.exists() else 0
         with _open(file) as tensors:
+            size_bytes += _tensor_bytes(file)
             doubled += [name for name in tensors.keys() if name in files]  # noqa: SIM118 (no dict)
             files.update({name: file.name for name in tensors.keys()})  # noqa: SIM118
     _refuse(f"{directory}: tensors in two shards", doubled)
@@ -146,6 +154,12 @@ def _fill(parameter: Tensor, stored: Tensor, name: str) -> list[str]:
 
 def _shard_name(shard: int, shards: int) -> str:
     return SINGLE if shards == 1 else f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+
+
+def _tensor_bytes(file: Path) -> int:
+    """Size of a safetensors file without its header, whose length the first 8 bytes say."""
+    with file.open("rb") as raw:
+        return file.stat().st_size - 8 - int.from_bytes(raw.read(8), "little")
 
 
 def _open(file: Path) -> Any:

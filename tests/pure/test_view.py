@@ -103,7 +103,9 @@ def test_messages_are_not_drawn() -> None:
         Event(Op.parse("0SEND_F0"), 1, 2),
         Event(Op.parse("0B0"), 3, 4),
     )
-    assert picture(Timeline("", "measured", (row,))).splitlines()[1] == "r0 0F0 .   .   0B0"
+    run = Timeline("", "measured", (row,))
+    assert picture(run).splitlines()[1] == "r0 0F0 .   .   0B0"
+    assert "SEND" not in html_page([run])
 
 
 def test_compare_puts_each_rank_above_itself_on_one_axis() -> None:

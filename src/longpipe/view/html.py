@@ -5,7 +5,7 @@ from html import escape
 from itertools import count, takewhile
 from math import floor, log10
 
-from longpipe.ir import Event, Op, Timeline
+from longpipe.ir import COMPUTE, Event, Op, Timeline
 from longpipe.simulate import Metrics, measure
 from longpipe.view.html_style import KINDS, page
 from longpipe.view.quantity import short
@@ -69,8 +69,11 @@ def _drawing(timeline: Timeline, metrics: Metrics, until: float) -> str:
         top = rank * height_of_rank
         parts.append(f'<text class="label" x="0" y="{top + 17}">rank {rank}</text>')
         waits = timeline.waits_s[rank] if timeline.waits_s else (0.0,) * len(row)
-        for event, wait in zip(row, waits, strict=True):
-            parts.append(_op(event, wait, top, until))
+        parts += (
+            _op(event, wait, top, until)
+            for event, wait in zip(row, waits, strict=True)
+            if event.op.kind in COMPUTE
+        )
         idle = metrics.idle[rank].total_s / (metrics.makespan_s or 1.0)
         parts.append(_note(top + 17, f"idle {idle:.1%}"))
         if highest and metrics.peak_memory:

@@ -2,40 +2,56 @@
 
 from dataclasses import dataclass
 
-import torch.distributed as dist
-
-from longpipe.cost.analytic import AnalyticCosts, Device
-from longpipe.cost.comm import Link
-from longpipe.ir import Event, Timeline
-from longpipe.runtime import Boundary, Transport
+from longpipe.cost import MeasuredCosts
+from longpipe.data import Batch
+from longpipe.ir import Timeline
+from longpipe.runtime import Boundary, Executor, Transport
 from longpipe.runtime.launch import World
-from longpipe.simulate import simulate, title
+from longpipe.runtime.memory import meter_for
+from longpipe.runtime.profile import measure_costs
+from longpipe.runtime.trace import gather_timeline
+from longpipe.simulate import simulate
 from longpipe.train.job import Job
-from longpipe.train.part import Part
+from longpipe.train.part import Part, microbatches
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The simulated step."""
+    """The costs of every op on this machine, and the step that follows from them.
 
+    `rehearsed` is a step that ran with a memory meter, and so more slowly than others; it is None
+    on all ranks but the first.
+    """
+
+    costs: MeasuredCosts
     predicted: Timeline
+    rehearsed: Timeline | None
 
 
 def forecast(
-    world: World, job: Job, part: Part, transport: Transport, boundary: Boundary
+    world: World, job: Job, part: Part, transport: Transport, boundary: Boundary, batch: Batch
 ) -> Forecast:
-    layout = job.layout
-    costs = AnalyticCosts(
-        layout.plan.problem, layout.shape, layout.load, Device(5e10), Link(1e-4, 1e9)
-    )
-    return Forecast(simulate(layout.program, costs))
+    """Measure and simulate; every rank calls this at the same point. Gradients are 0 afterwards.
 
-
-def measured_timeline(job: Job, events: tuple[Event, ...]) -> Timeline:
-    found: list[tuple[Event, ...]] = [()] * dist.get_world_size()
-    dist.all_gather_object(found, events)
-    t0 = min(row[0].start_s for row in found)
-    rows = tuple(
-        tuple(e._replace(start_s=e.start_s - t0, end_s=e.end_s - t0) for e in row) for row in found
+    `batch` is a step's; its first micro-batch stands for all.
+    """
+    program = job.layout.program
+    made = microbatches(batch, world.device)
+    costs = measure_costs(
+        program, world.rank, part.stages, made[0], boundary, transport, world.store
     )
-    return Timeline(title(job.layout.program), "measured", rows)
+    with meter_for(world.device) as meter:
+        executor = Executor(
+            program,
+            world.rank,
+            part.stages,
+            transport,
+            boundary,
+            progress=world.watchdog.progress,
+            blame=world.watchdog.blame,
+            meter=meter,
+        )
+        result = executor.run_step(made, 1.0 / max(1, batch.global_valid_tokens))
+    part.zero_gradients()
+    rehearsed = gather_timeline(program, result.events(), world.store, world.rank, key="rehearsal")
+    return Forecast(costs, simulate(program, costs), rehearsed)

@@ -1,13 +1,14 @@
 """What a run says before its steps and leaves behind after them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from longpipe.data.files import write_atomically
 from longpipe.ir import Timeline
 from longpipe.model import parameter_shapes
 from longpipe.simulate import Metrics, measure
 from longpipe.train.config_file import save_resolved
 from longpipe.train.job import Job
+from longpipe.train.predict import Forecast
 from longpipe.view import chrome_trace, compare, html_page, save_text, save_timelines
 
 _WIDTH = 100
@@ -40,46 +41,78 @@ def _product(shape: Sequence[int]) -> int:
     return total
 
 
-def describe_forecast(predicted: Timeline) -> str:
-    """The prediction in a few lines."""
-    found = measure(predicted)
+def describe_forecast(found: Forecast) -> str:
+    """The prediction in a few lines: time, both bubbles, idle time by reason, memory."""
+    numbers = measure(found.predicted)
     return "\n".join(
         [
-            f"forecast  {found.makespan_s:.3g} s in the pipeline per step, bubble "
-            f"global {found.global_bubble_rate:.1%} span {found.span_bubble_rate:.1%}",
-            *_idle_lines(found),
+            f"forecast  {numbers.makespan_s:.3g} s in the pipeline per step, bubble "
+            f"global {numbers.global_bubble_rate:.1%} span {numbers.span_bubble_rate:.1%}",
+            *_idle_lines("forecast", numbers),
         ]
     )
 
 
-def _idle_lines(found: Metrics) -> Iterator[str]:
-    peaks = found.peak_memory or (None,) * len(found.idle)
-    for rank, (idle, peak) in enumerate(zip(found.idle, peaks, strict=True)):
-        flying = "" if idle.communication_s is None else f", messages {idle.communication_s:.2f}"
-        memory = "" if peak is None else f"; peak activations {peak / _MB:,.0f} MB"
+def _idle_lines(source: str, numbers: Metrics) -> Iterator[str]:
+    for rank, idle in enumerate(numbers.idle):
+        messages = 0.0 if idle.communication_s is None else idle.communication_s
         yield (
-            f"          rank {rank} idle {idle.total_s:.2f} s: warm-up {idle.warm_up_s:.2f}, "
-            f"imbalance {idle.imbalance_s:.2f}{flying}, cool-down {idle.cool_down_s:.2f}{memory}"
+            f"r{rank} {source:9} idle {idle.total_s:.3f} s: warm-up {idle.warm_up_s:.3f}, "
+            f"imbalance {idle.imbalance_s:.3f}, messages {messages:.3f}, "
+            f"cool-down {idle.cool_down_s:.3f}"
         )
 
 
-def write_setup(job: Job, predicted: Timeline) -> None:
-    """Before the first step: the resolved config, the plan and the prediction."""
+def _memory_lines(predicted: Timeline, measured: Timeline) -> Iterator[str]:
+    pairs = (measure(timeline).peak_memory or () for timeline in (predicted, measured))
+    for rank, (forecast, found) in enumerate(zip(*pairs, strict=True)):
+        change = f" ({found / forecast - 1:+.1%})" if forecast else ""
+        yield (
+            f"r{rank} peak activations {forecast / _MB:.2f} MB predicted, "
+            f"{found / _MB:.2f} MB measured{change}"
+        )
+
+
+def write_setup(job: Job, found: Forecast) -> None:
+    """Before the first step: the resolved config, the plan, the costs and the prediction."""
     save_resolved(job.config, job.folder / "config.toml")
-    write_atomically(job.folder / "plan.json", job.layout.plan.to_json().encode())
-    save_timelines(job.folder / "predicted.json", [predicted])
+    save_text(job.folder / "plan.json", job.layout.plan.to_json())
+    save_text(job.folder / "costs.json", found.costs.to_json() + "\n")
+    save_timelines(job.folder / "predicted.json", [found.predicted])
 
 
-def write_report(job: Job, predicted: Timeline, steps: Sequence[Timeline]) -> str:
+def write_report(job: Job, found: Forecast, steps: Sequence[Timeline]) -> str:
     """After the last step: what was measured, beside what was predicted; returns it as text."""
-    measured = sorted(steps, key=lambda timeline: timeline.makespan_s)[len(steps) // 2]
-    both = [predicted, measured]
+    typical = sorted(steps, key=lambda timeline: timeline.makespan_s)[len(steps) // 2]
+    assert found.rehearsed is not None, "the first rank reports"
+    measured = _with_memory(typical, found.rehearsed)
+    both = [found.predicted, measured]
     save_timelines(job.folder / "measured.json", [measured])
     save_text(job.folder / "trace.html", html_page(both))
     save_text(job.folder / "trace.json", chrome_trace(both))
-    text = compare(both, _WIDTH)
+    text = "\n".join(
+        [
+            compare(both, _WIDTH),
+            *_idle_lines("predicted", measure(found.predicted)),
+            *_idle_lines("measured", measure(measured)),
+            *_memory_lines(found.predicted, measured),
+            f"trace for a browser: {job.folder / 'trace.html'}; for ui.perfetto.dev: trace.json",
+        ]
+    )
     save_text(job.folder / "report.txt", text + "\n")
     return text
+
+
+def _with_memory(timed: Timeline, weighed: Timeline) -> Timeline:
+    """Times of one step, memory of another: the order of ops, which fixes memory, is the same."""
+    rows = tuple(
+        tuple(
+            event._replace(memory=other.memory, peak=other.peak)
+            for event, other in zip(row, others, strict=True)
+        )
+        for row, others in zip(timed.rows, weighed.rows, strict=True)
+    )
+    return replace(timed, rows=rows)
 
 
 def read_report(job: Job, done: int) -> str:

@@ -2,15 +2,15 @@
 
 import sys
 from dataclasses import dataclass
-from functools import partial
 
 from torch.optim import AdamW
 
-from longpipe.data import Loader, PackedRows
+from longpipe.data import Batch, Loader, PackedRows
 from longpipe.runtime import Boundary, Executor, Transport
 from longpipe.runtime.agree import agree, facts_of
 from longpipe.runtime.launch import Launch, World, launch
 from longpipe.runtime.p2p import transport_for
+from longpipe.runtime.trace import clock_offset_s
 from longpipe.simulate import measure
 from longpipe.train.checkpoint import clean, resume, training_tensors
 from longpipe.train.console import Narrator
@@ -26,7 +26,7 @@ from longpipe.train.metrics import (
 from longpipe.train.optim import build_adamw
 from longpipe.train.part import COMPUTE, Part, build_part
 from longpipe.train.peers import Peers
-from longpipe.train.predict import Forecast, forecast, measured_timeline
+from longpipe.train.predict import Forecast, forecast
 from longpipe.train.report import (
     describe_forecast,
     describe_job,
@@ -68,6 +68,7 @@ class _Rank:
     part: Part
     optimizer: AdamW
     loader: Loader
+    sample: Batch
     boundary: Boundary
     transport: Transport
 
@@ -83,14 +84,15 @@ def run_rank(world: World, job: Job) -> str | None:
         if done >= job.config.train.steps:
             return read_report(job, done) if world.rank == 0 else None
         with narrator.phase("measuring what each op costs"), peers.busy("measuring costs"):
-            found = forecast(rank.world, job, rank.part, rank.transport, rank.boundary)
-        narrator.say(describe_forecast(found.predicted))
+            found = forecast(world, job, rank.part, rank.transport, rank.boundary, rank.sample)
         if world.rank == 0:
-            write_setup(job, found.predicted)
+            narrator.say(describe_forecast(found))
+            write_setup(job, found)
         trainer = _trainer(rank, found)
+        world.watchdog.progress.step = done
         with MetricsLog(_sinks(job, done) if world.rank == 0 else []) as log:
             trainer.run(log, done)
-        return write_report(job, found.predicted, trainer.measured) if world.rank == 0 else None
+        return write_report(job, found, trainer.measured) if world.rank == 0 else None
     finally:
         rank.transport.close()
 
@@ -128,6 +130,9 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
         part=part,
         optimizer=build_adamw(part.parameters, config.optim),
         loader=loader,
+        sample=Loader(rows, config.data.seed).next_batch(
+            config.pipeline.microbatches, config.train.microbatch_size
+        ),
         boundary=boundary,
         transport=transport_for(program, world.rank, range(world.ranks), world.device),
     )
@@ -187,15 +192,15 @@ def _trainer(rank: _Rank, found: Forecast) -> Trainer:
     )
     return Trainer(
         job=job,
+        world=world,
         peers=rank.peers,
         part=rank.part,
         executor=executor,
         optimizer=rank.optimizer,
         loader=rank.loader,
-        device=world.device,
-        timeline=partial(measured_timeline, job),
         say=rank.narrator.say,
         predicted_bubble=measure(found.predicted).global_bubble_rate,
+        clock_offset_s=clock_offset_s(world.store, world.rank, world.ranks),
     )
 
 

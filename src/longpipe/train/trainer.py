@@ -3,18 +3,19 @@
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-import torch
 from torch.optim import AdamW
 
 from longpipe.cost.flops import training_flops_per_token
 from longpipe.data import Loader
 from longpipe.errors import RunError
-from longpipe.ir import Event, Timeline
-from longpipe.runtime import Executor
-from longpipe.simulate import measure
+from longpipe.ir import Timeline
+from longpipe.runtime import Executor, StepResult
+from longpipe.runtime.launch import World
+from longpipe.runtime.trace import gather_timeline
+from longpipe.simulate import measure, title
 from longpipe.train.checkpoint import latest, save, training_tensors
 from longpipe.train.job import Job
 from longpipe.train.manifest import TrainState
@@ -25,27 +26,25 @@ from longpipe.train.peers import Peers
 
 _KEPT_TIMELINES = 64  # the report shows a typical one of the last steps, not an outlier
 
-MeasuredTimeline = Callable[[tuple[Event, ...]], Timeline]
-
 
 @dataclass(slots=True)
 class Trainer:
     """Batch, pipeline, clipping, optimizer, metrics, checkpoint: again and again.
 
-    `timeline` turns this rank's events into the Timeline of all ranks (all call it together);
-    `say` speaks to people, on one rank.
+    `say` speaks to people, on one rank; `clock_offset_s` brings this rank's times onto rank 0's
+    clock. Rank 0 keeps the measured timelines of the last steps that were logged.
     """
 
     job: Job
+    world: World
     peers: Peers
     part: Part
     executor: Executor
     optimizer: AdamW
     loader: Loader
-    device: torch.device
-    timeline: MeasuredTimeline
     say: Callable[[str], None]
     predicted_bubble: float
+    clock_offset_s: float
     measured: deque[Timeline] = field(default_factory=lambda: deque(maxlen=_KEPT_TIMELINES))
 
     def run(self, log: MetricsLog, done: int) -> None:
@@ -66,13 +65,13 @@ class Trainer:
                 self._save(step)
 
     def _step(self, step: int) -> StepMetrics | None:
-        """Step number `step`, the first is 1; its metrics, if it is one to log."""
+        """Step number `step`, the first is 1; its metrics on rank 0, if it is one to log."""
         config = self.job.config
         started_s = perf_counter()
         batch = self.loader.next_batch(config.pipeline.microbatches, config.train.microbatch_size)
         scale = 1.0 / max(1, batch.global_valid_tokens)
         self.part.zero_gradients()
-        result = self.executor.run_step(microbatches(batch, self.device), scale)
+        result = self.executor.run_step(microbatches(batch, self.world.device), scale)
         with self.peers.waiting(f"the gradients of step {step}"):
             self.part.sum_tied()
             norm = clip_grad_norm(
@@ -82,7 +81,7 @@ class Trainer:
                 counted_elsewhere=self.part.counted_elsewhere,
             )
         loss_sum = 0.0 if result.loss_sum is None else float(result.loss_sum)
-        mine = (loss_sum, float(peak_memory_bytes(self.device)))
+        mine = (loss_sum, float(peak_memory_bytes(self.world.device)))
         losses, peaks = zip(*self.peers.share(mine, f"the loss of step {step}"), strict=True)
         loss = sum(losses) * scale
         lr = learning_rate(step - 1, config.optim, config.train.steps)
@@ -95,8 +94,25 @@ class Trainer:
         if step % config.train.log_every and step != config.train.steps:
             return None
         step_s = perf_counter() - started_s
-        self.measured.append(self.timeline(result.events()))
+        timeline = self._timeline(step, result)
+        if timeline is None:
+            return None
+        self.measured.append(timeline)
         return self._metrics(step, loss, norm, lr, step_s, int(max(peaks)))
+
+    def _timeline(self, step: int, result: StepResult) -> Timeline | None:
+        """What happened on all ranks in this step, at rank 0."""
+        program, world = self.job.layout.program, self.world
+        with self.peers.waiting(f"the times of step {step}"):
+            found = gather_timeline(
+                program,
+                result.events(),
+                world.store,
+                world.rank,
+                key=f"step {step}",
+                offset_s=self.clock_offset_s,
+            )
+        return found and replace(found, name=title(program))
 
     def _metrics(
         self, step: int, loss: float, norm: float, lr: float, step_s: float, peak_bytes: int

@@ -23,18 +23,25 @@ def walk(rows: Sequence[Sequence[Op]], needs: Needs) -> Iterator[tuple[int, Op, 
     while ready:
         rank = ready.pop()
         row = rows[rank]
-        while position[rank] < len(row):
-            op = row[position[rank]]
+        for index in range(position[rank], len(row)):
+            op = row[index]
             needed = tuple(needs(op))
-            missing = next((need for need in needed if need not in done), None)
+            missing = None
+            for need in needed:
+                if need not in done:
+                    missing = need
+                    break
             if missing is not None:
+                position[rank] = index
                 asleep.setdefault(missing, []).append(rank)
                 break
-            position[rank] += 1
             yield rank, op, needed
             result = provides(op)
             done.add(result)
-            ready.extend(asleep.pop(result, ()))
+            if result in asleep:
+                ready += asleep.pop(result)
+        else:
+            position[rank] = len(row)
     if any(position[rank] < len(row) for rank, row in enumerate(rows)):
         raise ScheduleError(_explain(rows, position, asleep))
 

@@ -1,9 +1,9 @@
 """longpipe's schedules, and the ideal that no pipeline can beat, on the same decoder."""
 
 import torch
-from longpipe.cost.flops import DecoderShape, StageShape, coefficients
 
 from benchmarks.workload import Workload
+from longpipe.cost.flops import DecoderShape, StageShape, coefficients
 from longpipe.ir import Problem, Program, Segment, segments_from_lengths
 from longpipe.model import DecoderStage
 from longpipe.passes import add_messages

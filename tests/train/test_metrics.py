@@ -46,11 +46,9 @@ def test_rates_follow_from_the_step() -> None:
 
 
 def test_the_line_says_what_is_known() -> None:
-    assert at(1).line() == (
-        "loss 2.5000  grad norm 1.25  lr 3.00e-04  4,096 tokens/s  2 TFLOP/s  peak 1.50 GiB"
-    )
+    assert at(1).line() == "loss 2.5000  norm 1.25  4,096 tok/s  2 TFLOP/s  1.50 GiB"
     full = at(1, mfu=0.4, global_bubble_measured=0.12, global_bubble_predicted=0.1).line()
-    assert full.endswith("MFU 40.0%  global bubble 12.0%  predicted 10.0%")
+    assert full.endswith("4,096 tok/s  MFU 40.0%  1.50 GiB  bubble 12.0% (10.0%)")
 
 
 def test_json_lines_round_trip_every_bit_and_hold_no_nan(tmp_path: Path) -> None:

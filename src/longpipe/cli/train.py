@@ -1,5 +1,8 @@
 """`longpipe train`: a whole run, on local processes or as ranks that torchrun or Slurm started."""
 
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,3 +35,20 @@ def train(
     report = run(job, joins=seat is not None)
     if report is not None:
         print(report)
+        print(_again(config, overrides or (), job.config.train.out_dir, job.config.pipeline.ranks))
+
+
+def _again(config: Path, overrides: Sequence[str], out_dir: str, ranks: int) -> str:
+    """The command that does the same under torchrun, in a folder of its own."""
+    torchrun, longpipe = (
+        _short(Path(sys.argv[0]).with_name(name)) for name in ("torchrun", "longpipe")
+    )
+    start = [torchrun, "--standalone", f"--nproc-per-node={ranks}", "--no-python"]
+    train = [longpipe, "train", str(config), *overrides, f"train.out_dir={out_dir}-torchrun"]
+    return f"the same under torchrun:\n  {shlex.join(start)} \\\n  {shlex.join(train)}"
+
+
+def _short(path: Path) -> str:
+    """Relative to the working directory where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -64,21 +64,22 @@ class StepMetrics:
         }
 
     def line(self) -> str:
-        """The numbers in words, for people."""
+        """The numbers for people, on one line of a terminal.
+
+        TFLOP/s or MFU, if it is known; the global bubble as measured, predicted in brackets.
+        """
         parts = [
             f"loss {self.loss:.4f}",
-            f"grad norm {self.grad_norm:.3g}",
-            f"lr {self.lr:.2e}",
-            f"{self.tokens_per_s:,.0f} tokens/s",
-            f"{self.tflops_per_s:.3g} TFLOP/s",
-            f"peak {self.peak_memory_bytes / 2**30:.2f} GiB",
+            f"norm {self.grad_norm:.3g}",
+            f"{self.tokens_per_s:,.0f} tok/s",
+            f"{self.tflops_per_s:.3g} TFLOP/s" if self.mfu is None else f"MFU {self.mfu:.1%}",
+            f"{self.peak_memory_bytes / 2**30:.2f} GiB",
         ]
-        if self.mfu is not None:
-            parts.append(f"MFU {self.mfu:.1%}")
         if self.global_bubble_measured is not None:
-            parts.append(f"global bubble {self.global_bubble_measured:.1%}")
-        if self.global_bubble_predicted is not None:
-            parts.append(f"predicted {self.global_bubble_predicted:.1%}")
+            bubble = f"bubble {self.global_bubble_measured:.1%}"
+            if self.global_bubble_predicted is not None:
+                bubble += f" ({self.global_bubble_predicted:.1%})"
+            parts.append(bubble)
         return "  ".join(parts)
 
 

@@ -66,7 +66,10 @@ class Queue:
     @staticmethod
     def _accumulate(weight: nn.Parameter, x: torch.Tensor, dy: torch.Tensor) -> None:
         product = dy.flatten(0, 1).T @ x.flatten(0, 1)
-        weight.grad = product if weight.grad is None else weight.grad + product
+        if weight.grad is None:
+            weight.grad = product
+        else:
+            weight.grad += product
 
 
 class _Linear(torch.autograd.Function):
@@ -100,7 +103,7 @@ class _Cumulate(torch.autograd.Function):
         ctx.state, ctx.segment = state, segment
         state.forwards += 1
         total = k.cumsum(1) if state.past is None else k.cumsum(1) + state.past
-        state.past = total[:, -1:]
+        state.past = total[:, -1:].clone()  # a view would tie the graph to its own state
         return total
 
     @staticmethod
@@ -112,7 +115,7 @@ class _Cumulate(torch.autograd.Function):
         d_k = grad.flip(1).cumsum(1).flip(1)
         if state.d_past is not None:
             d_k = d_k + state.d_past
-        state.d_past = d_k[:, :1]
+        state.d_past = d_k[:, :1].clone()
         return d_k, None, None
 
 

@@ -4,14 +4,13 @@ A message that is larger than its receive buffer kills a gloo process without an
 smaller one fills the front of the buffer in silence; so a difference must be found before.
 """
 
-import json
 from collections.abc import Mapping
 from hashlib import sha256
 
 from longpipe.errors import RunError
 from longpipe.ir import Program
 from longpipe.runtime.boundary import Boundary
-from longpipe.runtime.store import Store
+from longpipe.runtime.store import Store, exchange
 
 
 def facts_of(program: Program, boundary: Boundary) -> dict[str, str]:
@@ -33,8 +32,7 @@ def agree(store: Store, rank: int, ranks: int, facts: Mapping[str, str]) -> None
     Raises RunError, on all ranks alike, that names the facts that differ and who differs from
     rank 0.
     """
-    store.set(f"agree/{rank}", json.dumps(dict(facts)))
-    all_facts = [json.loads(store.get(f"agree/{other}")) for other in range(ranks)]
+    all_facts = exchange(store, "agree", rank, ranks, dict(facts))
     first = all_facts[0]
     differing = [
         f"rank {other} has {fact} {theirs.get(fact)!r}, rank 0 has {first.get(fact)!r}"

@@ -148,7 +148,8 @@ class Stage:
                 "it, or for the second time; validate the program before a run"
             )
         self._deferred.remove((mb, seg))
-        self._module.weight_queue.run((mb, seg))
+        with torch.no_grad():  # as within a backward: gradients get no history
+            self._module.weight_queue.run((mb, seg))
 
     def finish(self) -> torch.Tensor | None:
         """The step's loss sum on the last stage; RunError if anything of the step is left over."""

@@ -1,5 +1,6 @@
 """The few things asked of a torch.distributed key-value store, and how one is made."""
 
+import json
 from datetime import timedelta
 from typing import Any, Protocol, cast
 
@@ -52,3 +53,9 @@ def process_store() -> Store:
 def prefixed(prefix: str, store: Store) -> Store:
     """The part of a store whose keys begin with a prefix."""
     return cast(Store, _torch.PrefixStore(prefix, store))
+
+
+def exchange(store: Store, key: str, rank: int, ranks: int, value: Any) -> list[Any]:
+    """The JSON values of all ranks, in order of rank; every rank calls it, once for each `key`."""
+    store.set(f"{key}/{rank}", json.dumps(value))
+    return [json.loads(store.get(f"{key}/{other}")) for other in range(ranks)]

@@ -1,5 +1,6 @@
 """Running a function on several gloo processes."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,4 +26,5 @@ def _enter(
     try:
         work(rank, *args)
     finally:
+        gc.collect()  # errors that a test has caught hold frames, and those the group
         dist.destroy_process_group()

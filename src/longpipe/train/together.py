@@ -45,7 +45,12 @@ def on_all(group: dist.ProcessGroup | None, work: Callable[[], T]) -> list[T]:
         first, kind = failed[0][0], failed[0][1].failure or CheckpointError
         # DCP makes every rank raise when one fails: the same reason once is enough.
         reasons = "; ".join(dict.fromkeys(each.reason for _, each in failed))
-        raise kind(reasons if group is None else f"rank {first}: {reasons}") from cause
+        try:
+            raise kind(reasons if group is None else f"rank {first}: {reasons}") from cause
+        finally:
+            # An error that its own frame holds would keep the group alive, and a gloo group that
+            # is alive when Python ends aborts the process.
+            del cause
     return [each.result for each in outcomes]
 
 

@@ -1,9 +1,11 @@
 """Starts the ranks of a run on this machine, or joins those that torchrun or Slurm has started."""
 
 import ctypes
+import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,12 +21,14 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from longpipe.errors import ConfigError, RunError
+from longpipe.errors import ConfigError, LongpipeError, RunError
 from longpipe.runtime.rendezvous import Seat, find_seat
 from longpipe.runtime.store import Store, prefixed, process_store
 from longpipe.runtime.watchdog import POLL_S, Watchdog
 
 _PR_SET_PDEATHSIG = 1
+# They log tracebacks through all layers of the launcher for what `_failures` says in a line.
+_NOISY = ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn")
 _CLOSING_S = 60.0  # the store's host waits so long for the others to end
 
 
@@ -100,6 +104,8 @@ def _start_local(work: Work, args: tuple[object, ...], options: Launch) -> Any:
         max_restarts=options.restarts,
         start_method="spawn",
     )
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with TemporaryDirectory(prefix="longpipe-") as reports:
         try:
             results = elastic_launch(config, _local_rank)(work, args, options, reports)
@@ -173,7 +179,10 @@ def _run_rank(
     try:
         result = work(world, *args)
     except BaseException as error:
-        report(watchdog.stop_all(f"rank {seat.rank}: {type(error).__name__}: {error}"))
+        reason = watchdog.stop_all(f"rank {seat.rank}: {type(error).__name__}: {error}")
+        report(reason)
+        if reason.startswith(f"rank {seat.rank}") and not _on_purpose(error):
+            traceback.print_exc()
         if seat.hosts:  # the others read the reason in this process's store
             sleep(4 * POLL_S)
         raise
@@ -182,6 +191,13 @@ def _run_rank(
     watchdog.close()
     dist.destroy_process_group()
     return result
+
+
+def _on_purpose(error: BaseException) -> bool:
+    """Whether the text says all; an error from elsewhere needs its traceback."""
+    return isinstance(error, LongpipeError) and isinstance(
+        error.__cause__, LongpipeError | OSError | None
+    )
 
 
 def _part(seat: Seat, store: Store) -> None:

@@ -247,7 +247,7 @@ class Watchdog:
         if self._closed.wait(GRACE_S):
             return
         sys.stderr.write(f"longpipe: rank {self._rank} ends: {reason}\n")
-        if self.progress.waiting is None:  # where does it hang?
+        if self.progress.step_runs and self.progress.waiting is None:  # where does it hang?
             faulthandler.dump_traceback(all_threads=True)
         sys.stdout.flush()
         sys.stderr.flush()

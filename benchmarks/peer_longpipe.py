@@ -9,7 +9,10 @@ from longpipe.model import DecoderStage
 from longpipe.passes import add_messages
 from longpipe.plan.segments import equal_cost_cuts
 from longpipe.runtime import Boundary, Executor, Transport
+from longpipe.runtime.profile import measure_costs
+from longpipe.runtime.store import Store
 from longpipe.schedules import build
+from longpipe.simulate import measure, simulate
 from longpipe.validate import validate
 
 
@@ -30,12 +33,23 @@ class LongpipeMode:
         self.segments = cuts(work, segments)
         self.boundary = Boundary(1, work.config.hidden, (self.segments,) * work.microbatches)
         self.executor = Executor(self.program, rank, self.modules, transport, self.boundary)
+        self._rank, self._transport = rank, transport
         self._batches = work.batches()
         self._scale = work.scale
 
     def step(self) -> None:
         """Forward and backward of the whole batch."""
-        self.result = self.executor.run_step(self._batches, self._scale)
+        self.executor.run_step(self._batches, self._scale)
+
+    def forecast(self, store: Store) -> tuple[float, tuple[float, ...]]:
+        """Seconds of a step and peak bytes of each rank, from costs measured op by op."""
+        costs = measure_costs(
+            self.program, self._rank, self.modules, self._batches[0], self.boundary,
+            self._transport, store,
+        )  # fmt: skip
+        found = measure(simulate(self.program, costs))
+        assert found.peak_memory is not None, "measured costs know memory"
+        return found.makespan_s, tuple(found.peak_memory)
 
 
 class IdealMode:

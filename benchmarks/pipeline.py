@@ -20,14 +20,15 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from longpipe.runtime.memory import MemoryMeter
 
 from benchmarks.peer_longpipe import IdealMode, LongpipeMode
 from benchmarks.peer_torch import TorchMode
 from benchmarks.report import show
 from benchmarks.workload import DECODER, Workload
 from longpipe.model import DecoderStage
+from longpipe.runtime.memory import MemoryMeter
 from longpipe.runtime.p2p import GlooTransport
+from longpipe.runtime.store import Store, prefixed
 
 RANKS = 2
 
@@ -78,7 +79,8 @@ class Result:
 
     spec: Spec
     microbatches: int
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # with the optimizer's step
+    pipeline_s: list[float] = field(default_factory=list)  # without it
     gradient_error: float = 0.0
     peak_bytes: tuple[int, ...] = ()
     predicted_s: float | None = None
@@ -136,14 +138,16 @@ def peak_bytes(mode: Mode) -> int:
         return meter.peak_bytes - before
 
 
-def timed_step(mode: Mode, optimizer: torch.optim.Optimizer) -> float:
-    """Seconds of one step with its optimizer step, by the slowest rank."""
+def timed_step(mode: Mode, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+    """Seconds of one step, with and without its optimizer step, by the slowest rank."""
     clear(mode)
     dist.barrier()
     start = time.perf_counter()
     mode.step()
+    middle = time.perf_counter()
     optimizer.step()
-    return max(on_all(time.perf_counter() - start))
+    end = time.perf_counter()
+    return max(on_all(end - start)), max(on_all(middle - start))
 
 
 def run(rank: int, options: argparse.Namespace, folder: str) -> None:
@@ -156,7 +160,7 @@ def run(rank: int, options: argparse.Namespace, folder: str) -> None:
     results = []
     for microbatches in options.microbatches:
         work = Workload(DECODER, options.sequence, microbatches)
-        results += bench(rank, work, options, group)
+        results += bench(rank, work, options, group, store)
     if rank == 0:
         Path(folder, "results.json").write_text(json.dumps([asdict(one) for one in results]))
     dist.barrier()
@@ -164,14 +168,20 @@ def run(rank: int, options: argparse.Namespace, folder: str) -> None:
 
 
 def bench(
-    rank: int, work: Workload, options: argparse.Namespace, group: dist.ProcessGroup
+    rank: int, work: Workload, options: argparse.Namespace, group: dist.ProcessGroup, store: Store
 ) -> list[Result]:
     """All modes at one number of micro-batches."""
     specs = [spec for spec in SPECS if not options.only or options.only in spec.label]
     if specs[0].side != "ideal":
         specs.insert(0, SPECS[0])
-    modes = [make(spec, rank, work, group) for spec in specs]
-    results = [Result(spec, work.microbatches) for spec in specs]
+    modes, results = [], []
+    for spec in specs:
+        try:
+            modes.append(make(spec, rank, work, group))
+        except ValueError as error:  # torch's 1F1B refuses fewer micro-batches than stages
+            say(rank, f"m={work.microbatches} {spec.label} cannot run: {error}")
+            continue
+        results.append(Result(spec, work.microbatches))
     truth: dict[str, torch.Tensor] = {}
     for mode, result in zip(modes, results, strict=True):
         clear(mode)
@@ -187,12 +197,14 @@ def bench(
     for turn in range(options.rounds):
         order = [(turn + i) % len(modes) for i in range(len(modes))]
         for i in order:
-            results[i].seconds.append(timed_step(modes[i], optimizers[i]))
+            whole_s, pipeline_s = timed_step(modes[i], optimizers[i])
+            results[i].seconds.append(whole_s)
+            results[i].pipeline_s.append(pipeline_s)
         say(rank, f"m={work.microbatches} round {turn + 1} of {options.rounds}")
     for mode, result in zip(modes, results, strict=True):
         if isinstance(mode, LongpipeMode):
-            forecast = mode.forecast(rank, group)
-            result.predicted_s, result.predicted_bytes = forecast
+            own = prefixed(f"{work.microbatches}/{result.spec.label}", store)
+            result.predicted_s, result.predicted_bytes = mode.forecast(own)
     return results
 
 

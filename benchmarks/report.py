@@ -15,6 +15,7 @@ RANKS = 2
 def show(results: list[dict[str, Any]], tokens: int) -> None:
     """Print one table per number of micro-batches: speed, memory, forecast."""
     console = Console()
+    console = Console(width=max(console.width, 132))
     console.print(
         f"{date.today()}, {platform.processor() or platform.machine()}, torch {torch.__version__}, "
         f"{RANKS} processes of one thread, sequences of {tokens} tokens, medians of "
@@ -38,8 +39,8 @@ def _table(rows: list[dict[str, Any]], microbatches: int, tokens: int) -> Table:
     torch_speeds = {name: s for name, s in speeds.items() if name.startswith("torch")}
     table = Table(title=f"{microbatches} micro-batch(es)")
     columns = (
-        "mode", "tokens/s", "of ideal", "/ torch best", "/ torch 1F1B", "peak MiB by rank",
-        "/ torch 1F1B", "gradient error", "predicted step", "predicted peak",
+        "mode", "tokens/s", "of ideal", "of torch's best", "of torch's 1F1B", "peak MiB by rank",
+        "of torch's 1F1B", "gradient error", "predicted step", "predicted peak",
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column == "mode" else "right")
@@ -55,7 +56,7 @@ def _table(rows: list[dict[str, Any]], microbatches: int, tokens: int) -> Table:
             " ".join(f"{peak / 2**20:.0f}" for peak in one["peak_bytes"]),
             f"{max(one['peak_bytes']) / max(plain['peak_bytes']):.3f}" if plain else "",
             f"{one['gradient_error']:.1e}",
-            _signed(one["predicted_s"], statistics.median(one["seconds"])),
+            _signed(one["predicted_s"], statistics.median(one["pipeline_s"])),
             _signed(max(one["predicted_bytes"], default=None), max(one["peak_bytes"])),
         )
     return table

@@ -8,6 +8,7 @@ from longpipe.runtime import Boundary, Executor
 from longpipe.runtime.local import LocalFabric, run_ranks
 
 BATCH = 2
+CPU = torch.device("cpu")
 
 
 def uneven(segments: int) -> tuple[int, ...]:
@@ -15,21 +16,21 @@ def uneven(segments: int) -> tuple[int, ...]:
     return tuple(9 - 2 * seg if seg < 4 else 2 for seg in range(segments))
 
 
-def boundary_of(problem: Problem, dtype: torch.dtype = torch.float64) -> Boundary:
+def boundary_of(problem: Problem, device: torch.device = CPU) -> Boundary:
     """Uneven cuts; micro-batches with fewer segments are shorter."""
     cuts = tuple(
         segments_from_lengths(uneven(problem.segments_of(mb))) for mb in range(problem.microbatches)
     )
-    return Boundary(BATCH, HIDDEN, cuts, dtype)
+    return Boundary(BATCH, HIDDEN, cuts, torch.float64, device)
 
 
-def batches_of(problem: Problem):
+def batches_of(problem: Problem, device: torch.device = CPU):
     """Micro-batches as long as their cuts."""
     longest = sum(uneven(problem.segments_max))
     whole = make_batches(problem.microbatches, BATCH, longest)
     ends = [sum(uneven(problem.segments_of(mb))) for mb in range(problem.microbatches)]
     return tuple(
-        type(batch)(batch.tokens[:, :end], batch.labels[:, :end])
+        type(batch)(batch.tokens[:, :end].to(device), batch.labels[:, :end].to(device))
         for batch, end in zip(whole, ends, strict=True)
     )
 
@@ -41,16 +42,18 @@ def run_local(
     stage=ToyStage,
     steps: int = 1,
     timeout_s: float = 20,
+    device: torch.device = CPU,
 ):
     """(loss sum, gradients by name, events by rank) of a step; threads play the ranks."""
     problem = program.problem
-    boundary, batches = boundary_of(problem), batches_of(problem)
+    boundary, batches = boundary_of(problem, device), batches_of(problem, device)
     fabric = LocalFabric(problem.ranks, rendezvous=rendezvous, timeout_s=timeout_s)
 
     def work(rank: int) -> tuple[torch.Tensor | None, dict, tuple[Event, ...]]:
         torch.set_num_threads(1)
         modules = {
-            index: stage(index, problem.stages) for index in program.placement.stages_of(rank)
+            index: stage(index, problem.stages).to(device)
+            for index in program.placement.stages_of(rank)
         }
         executor = Executor(program, rank, modules, fabric.transport(rank), boundary)
         for _ in range(steps):

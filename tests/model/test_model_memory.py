@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import torch
 from segment_runs import BASE, make_batch, make_stages
@@ -89,3 +90,32 @@ def test_whole_sequence_is_a_plain_module():
     loss.backward()
     assert WholeSequence(last)(hidden.detach()).shape == (2, 16, BASE.vocab)
     assert all(p.grad is not None for p in first.parameters())
+
+
+def test_keys_and_values_take_the_room_of_the_tokens_in_flight():
+    """Never more than twice the tokens between their forward and their backward."""
+    (stage,) = make_stages(BASE, [range(2)])
+    state = stage.open(make_batch(BASE, 1, 32))
+    segments = segments_from_lengths([4] * 8)
+    losses, room = [], []
+    for segment in segments:
+        losses.append(stage(None, state, segment))
+        room.append(state.stores[0].k.shape[1])
+    assert room == [4, 8, 16, 16, 32, 32, 32, 32]
+    room = []
+    for loss in reversed(losses[1:]):
+        loss.backward()
+        room.append(state.stores[1].v.shape[1])
+    assert room == [32, 32, 32, 16, 16, 8, 4]
+
+
+def test_no_logits_are_kept():
+    """The last stage keeps no more for its head than the input of the final norm."""
+    config = replace(BASE, vocab=5000, layers=1)
+    (stage,) = make_stages(config, [range(1)])
+    state = stage.open(make_batch(config, 1, 20))
+    with SavedStorages(stage) as saved:
+        stage(None, state, segments_from_lengths([20])[0])
+    inner, hidden = config.heads * config.head_dim, config.hidden
+    per_token = 3 * hidden + 2 * inner + 2 * config.intermediate + (3 + config.heads)
+    assert saved.elements == (per_token + 2) * 20  # and tokens and labels

@@ -5,8 +5,9 @@ import torch
 from segment_runs import BASE, CONFIGS, gradients, make_batch, make_stages, run_segments
 
 from longpipe.errors import ConfigError, DataError
-from longpipe.model import Build, DecoderStage, MicroBatch, Rope
-from longpipe.model.loss import cross_entropy_sum
+from longpipe.model import Build, DecoderStage, MicroBatch, Rope, WeightQueue, loss
+from longpipe.model.linear import Linear
+from longpipe.model.norm import RMSNorm
 from longpipe.model.rope import RotaryTable
 
 torch.set_num_threads(1)
@@ -72,24 +73,35 @@ def test_weights_changed_between_forward_and_backward_are_noticed():
     handle.remove()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_cross_entropy(dtype):
-    """In chunks, with ignored labels, against torch's own in float64."""
-    logits = torch.randn(2, 700, 2000, dtype=torch.float64).mul_(3).to(dtype)
-    labels = torch.randint(0, 2000, (2, 700))
+@pytest.mark.parametrize("compute", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [256, 100])
+def test_head_and_loss(compute, rows, monkeypatch):
+    """In chunks, with ignored labels, against plain autograd in float64."""
+    monkeypatch.setattr(loss, "_CHUNK_ROWS", rows)
+    monkeypatch.setattr(loss, "_CHUNK_WORDS", 1)
+    dtype = torch.promote_types(compute, torch.float32)
+    build, queue = Build(dtype, compute), WeightQueue()
+    norm, head = RMSNorm(32, 1e-6, build), Linear(32, 2000, False, build)
+    for parameter in (norm.weight, head.weight):
+        parameter.data.normal_()
+    x = torch.randn(2, 350, 32, dtype=compute, requires_grad=True)
+    labels = torch.randint(0, 2000, (2, 350))
     labels[:, ::3] = -100
-    exact = logits.double().requires_grad_()
+    exact = [p.detach().double().requires_grad_() for p in (x, norm.weight, head.weight)]
+    scaled = exact[0] * (exact[0].square().mean(-1, keepdim=True) + 1e-6).rsqrt() * exact[1]
     expected = torch.nn.functional.cross_entropy(
-        exact.flatten(0, 1), labels.flatten(), reduction="sum"
+        (scaled @ exact[2].t()).flatten(0, 1), labels.flatten(), reduction="sum"
     )
     (expected / 7).backward()
-    logits.requires_grad_()
-    loss = cross_entropy_sum(logits * 1, labels)
-    assert loss.dtype == torch.promote_types(dtype, torch.float32)
-    (loss / 7).backward()
-    tolerance = {torch.bfloat16: 5e-3, torch.float32: 1e-6, torch.float64: 1e-13}[dtype]
-    assert abs(loss - expected) / expected < max(tolerance, 1e-6) or dtype == torch.float64
-    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=tolerance, atol=tolerance)
+    found = loss.head_loss(x, labels, norm, head, queue)
+    assert found.dtype == dtype
+    with queue.defer(0):
+        (found / 7).backward()
+    queue.run(0)
+    tolerance = {torch.bfloat16: 2e-2, torch.float32: 2e-6, torch.float64: 1e-12}[compute]
+    assert abs(found - expected) / expected < tolerance
+    for a, b in zip((x, norm.weight, head.weight), exact, strict=True):
+        assert (a.grad - b.grad).norm() / b.grad.norm() < tolerance
 
 
 def test_a_segment_without_labels_to_learn():

@@ -30,7 +30,6 @@ from longpipe.model.config import DecoderConfig as DecoderConfig
 from longpipe.model.linear import Build as Build
 from longpipe.model.linear import WeightQueue as WeightQueue
 from longpipe.model.loss import IGNORED as IGNORED
-from longpipe.model.loss import cross_entropy_sum as cross_entropy_sum
 from longpipe.model.rope_config import Rope as Rope
 from longpipe.model.split import check_partition as check_partition
 from longpipe.model.split import make_stage as make_stage

@@ -39,10 +39,11 @@ class SegmentView:
 class KVStore:
     """Keys, values and their gradients of one layer and one micro-batch.
 
-    `k` and `v` [B, S, G, D] are allocated at the first forward. The gradients of the tokens before
-    the segment that ran backward last are whatever its kernel returned, with the earlier ones
-    added: they shrink as the backward nears the start, and nothing is zeroed or copied. All is
-    freed when the backward of the first segment has run.
+    `k` and `v` [B, capacity, G, D] grow and shrink by halves with the tokens between their forward
+    and their backward, since several micro-batches share the memory; each token is copied about
+    twice. The gradients of the tokens before the segment that ran backward last are whatever its
+    kernel returned, with the earlier ones added: they shrink as the backward nears the start, and
+    nothing is zeroed or copied. All is freed when the backward of the first segment has run.
     """
 
     __slots__ = ("_due", "_filled", "_left", "_name", "_recorded", "k", "v")
@@ -65,11 +66,8 @@ class KVStore:
                 f"{segment.stop}) out of order: expected tokens from {self._filled} on; "
                 f"run segments first to last, each once"
             )
-        if self.k is None or self.v is None:
-            shape = (k_BTGD.shape[0], view.length, *k_BTGD.shape[2:])
-            self.k, self.v = k_BTGD.new_empty(shape), v_BTGD.new_empty(shape)
-        self.k[:, segment.start : segment.stop] = k_BTGD
-        self.v[:, segment.start : segment.stop] = v_BTGD
+        self.k = _extended(self.k, k_BTGD, segment, view.length)
+        self.v = _extended(self.v, v_BTGD, segment, view.length)
         self._filled = segment.stop
         self._recorded = self._recorded or recorded
 
@@ -112,10 +110,10 @@ class KVStore:
             self._due[index] = (dk_past, dv_past)
 
     def end_backward(self, segment: Segment) -> None:
-        """Notes that all rows of the segment have run backward; after the first, frees all."""
+        """Notes that all rows of the segment have run backward; frees what nobody reads again."""
         self._left = segment.start
-        if segment.start == 0:
-            self.k = self.v = None
+        self.k = _shrunk(self.k, segment.start)
+        self.v = _shrunk(self.v, segment.start)
 
     def close(self) -> None:
         """Frees everything; RunError if the backward of some segment has not run."""
@@ -127,6 +125,25 @@ class KVStore:
             raise RunError(
                 f"{self._name}: closed before the backward of its first {left} tokens has run"
             )
+
+
+def _extended(x: Tensor | None, more_BTGD: Tensor, segment: Segment, length: int) -> Tensor:
+    """`x` with the tokens of `segment` written, in a buffer twice as large if it was full."""
+    if x is None or x.shape[1] < segment.stop:
+        capacity = min(length, max(segment.stop, 2 * x.shape[1])) if x is not None else segment.stop
+        larger = more_BTGD.new_empty((more_BTGD.shape[0], capacity, *more_BTGD.shape[2:]))
+        if x is not None:
+            larger[:, : segment.start] = x[:, : segment.start]
+        x = larger
+    x[:, segment.start : segment.stop] = more_BTGD
+    return x
+
+
+def _shrunk(x: Tensor | None, needed: int) -> Tensor | None:
+    """`x`, or a copy of its first `needed` tokens if these are at most half of it."""
+    if x is None or needed == 0:
+        return None
+    return x[:, :needed].clone() if 2 * needed <= x.shape[1] else x
 
 
 def attend(

@@ -1,6 +1,10 @@
-"""Cross-entropy, summed over the tokens that have a label.
+"""Final norm, projection to the vocabulary and cross-entropy, without keeping any logits.
 
-Shapes: N tokens, V words of the vocabulary.
+The last stage may hold the forwards of all segments at once, and logits are many times larger
+than activations. So they are made a few rows at a time, and made again in the backward: one more
+product with the head's weight, instead of a tensor of all tokens by the whole vocabulary.
+
+Shapes: B rows, T tokens, N = B * T, E hidden size, V words of the vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,51 +14,75 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from longpipe.model.norm import wide
+from longpipe.model.linear import Linear, WeightQueue
+from longpipe.model.norm import RMSNorm, rms_backward, rms_forward, wide
 
 IGNORED = -100  # the label of a token that has no loss: torch's and Hugging Face's convention
 
-_CHUNK_WORDS = 1 << 20  # logits worked on at a time: bounds what is held beside them
+_CHUNK_WORDS = 1 << 20  # logits worked on at a time
+_CHUNK_ROWS = 256  # but never fewer rows than this: smaller matrix products are slow
 
 
-def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over tokens of -log softmax(logits)[label], a scalar in at least float32.
+def head_loss(
+    x_BTE: Tensor, labels_BT: Tensor, norm: RMSNorm, head: Linear, queue: WeightQueue
+) -> Tensor:
+    """Sum over tokens of -log softmax(head(norm(x)))[label], a scalar in at least float32.
 
-    `logits` [..., V] must not be used afterwards: in the backward their memory takes their own
-    gradient. Label -100 leaves a token out. The softmax is computed in at least float32.
+    Label -100 leaves a token out. The softmax is computed in at least float32.
     """
-    return _cross_entropy_sum(logits, labels)
+    return _head_loss(x_BTE, labels_BT, norm, head, queue, norm.weight, head.weight)
 
 
-def _chunks(logits_NV: Tensor, labels_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    rows = max(1, _CHUNK_WORDS // logits_NV.shape[1])
-    yield from zip(torch.split(logits_NV, rows), torch.split(labels_N, rows), strict=True)
+def _chunks(y_NE: Tensor, labels_N: Tensor, words: int) -> Iterator[tuple[Tensor, Tensor]]:
+    rows = max(_CHUNK_ROWS, _CHUNK_WORDS // words)
+    yield from zip(torch.split(y_NE, rows), torch.split(labels_N, rows), strict=True)
 
 
-class _CrossEntropySum(Function):
+class _HeadLoss(Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        logits_NV, labels_N = logits.view(-1, logits.shape[-1]), labels.reshape(-1)
-        total = torch.zeros((), dtype=wide(logits[:0]).dtype, device=logits.device)
-        for part_NV, target_N in _chunks(logits_NV, labels_N):
+    def forward(
+        ctx: Any,
+        x_BTE: Tensor,
+        labels_BT: Tensor,
+        norm: RMSNorm,
+        head: Linear,
+        queue: WeightQueue,
+        *parameters: Tensor,
+    ) -> Tensor:
+        weight_VE, _ = head.compute_parameters()
+        x_NE, labels_N = x_BTE.reshape(-1, x_BTE.shape[-1]), labels_BT.reshape(-1)
+        y_NE, rstd_N1 = rms_forward(x_NE, norm)
+        total = torch.zeros_like(rstd_N1[0, 0])
+        for part_NE, target_N in _chunks(y_NE, labels_N, weight_VE.shape[0]):
+            logits_NV = wide(part_NE @ weight_VE.t())
             total += nn.functional.cross_entropy(
-                wide(part_NV), target_N, ignore_index=IGNORED, reduction="sum"
+                logits_NV, target_N, ignore_index=IGNORED, reduction="sum"
             )
-        ctx.save_for_backward(logits_NV, labels_N)
-        ctx.shape = logits.shape
+        ctx.save_for_backward(x_NE, rstd_N1, labels_N, norm.weight, weight_VE)
+        ctx.shape, ctx.norm, ctx.head, ctx.queue = x_BTE.shape, norm, head, queue
         return total
 
     @staticmethod
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor, None]:
-        # Written in place: a second backward is stopped by autograd's version check.
-        logits_NV, labels_N = ctx.saved_tensors
-        for part_NV, target_N in _chunks(logits_NV, labels_N):
-            valid_N1 = (target_N != IGNORED).unsqueeze(1)
-            safe_N1 = target_N.unsqueeze(1).where(valid_N1, 0)
-            grad_NV = torch.softmax(wide(part_NV), dim=-1)
-            grad_NV.scatter_add_(1, safe_N1, -torch.ones_like(safe_N1, dtype=grad_NV.dtype))
-            torch.mul(grad_NV, valid_N1 * dloss, out=part_NV)
-        return logits_NV.view(ctx.shape), None
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        x_NE, rstd_N1, labels_N, norm_weight, weight_VE = ctx.saved_tensors
+        x_hat_NE = wide(x_NE) * rstd_N1
+        y_NE = (x_hat_NE * norm_weight.detach()).to(x_NE.dtype)
+        dys = []
+        for part_NE, target_N in _chunks(y_NE, labels_N, weight_VE.shape[0]):
+            dlogits_NV = _gradient(part_NE @ weight_VE.t(), target_N, dloss)
+            dys.append(dlogits_NV @ weight_VE)
+            ctx.queue.push(ctx.head, dlogits_NV, part_NE)
+        dx_NE = rms_backward(torch.cat(dys), x_hat_NE, rstd_N1, ctx.norm).to(x_NE.dtype)
+        return dx_NE.view(ctx.shape), *(None,) * 6
 
 
-_cross_entropy_sum: Callable[..., Tensor] = _CrossEntropySum.apply
+def _gradient(logits_NV: Tensor, labels_N: Tensor, dloss: Tensor) -> Tensor:
+    """Gradient of the loss by the logits, in their type: (softmax - one-hot) * dloss."""
+    valid_N1 = (labels_N != IGNORED).unsqueeze(1)
+    label_N1 = labels_N.unsqueeze(1).where(valid_N1, 0)
+    grad_NV = torch.softmax(wide(logits_NV), dim=-1)
+    grad_NV.scatter_add_(1, label_N1, -torch.ones_like(label_N1, dtype=grad_NV.dtype))
+    return grad_NV.mul_(valid_N1 * dloss).to(logits_NV.dtype)
+
+
+_head_loss: Callable[..., Tensor] = _HeadLoss.apply

@@ -15,7 +15,7 @@ from longpipe.model.decoder import DecoderLayer
 from longpipe.model.functions import embed, norm_project
 from longpipe.model.init import initialise
 from longpipe.model.linear import Build, Linear, WeightQueue
-from longpipe.model.loss import cross_entropy_sum
+from longpipe.model.loss import head_loss
 from longpipe.model.norm import RMSNorm
 from longpipe.model.rope import RotaryTable
 
@@ -122,9 +122,10 @@ class DecoderStage(nn.Module):
             x_BTE = layer(x_BTE, view, store)
         if not self.last:
             return x_BTE
-        (logits_BTV,) = norm_project(x_BTE, self.model.norm, (self.head,), self.weight_queue)
         labels = state.batch.labels
-        return logits_BTV if labels is None else cross_entropy_sum(logits_BTV, labels[:, here])
+        if labels is None:
+            return norm_project(x_BTE, self.model.norm, (self.head,), self.weight_queue)[0]
+        return head_loss(x_BTE, labels[:, here], self.model.norm, self.head, self.weight_queue)
 
     @property
     def head(self) -> Linear:

@@ -85,10 +85,15 @@ def launch(work: Work, *args: object, options: Launch) -> Any:
     return _start_local(work, args, options)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that started it ends (Linux only)."""
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends (Linux only).
+
+    `parent` is the process id of the starter, which may have died before the kernel was asked.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _start_local(work: Work, args: tuple[object, ...], options: Launch) -> Any:
@@ -108,15 +113,17 @@ def _start_local(work: Work, args: tuple[object, ...], options: Launch) -> Any:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with TemporaryDirectory(prefix="longpipe-") as reports:
         try:
-            results = elastic_launch(config, _local_rank)(work, args, options, reports)
+            results = elastic_launch(config, _local_rank)(os.getpid(), work, args, options, reports)
         except ChildFailedError as error:
             raise RunError(_failures(error, Path(reports))) from error
     return results[0]
 
 
-def _local_rank(work: Work, args: tuple[object, ...], options: Launch, reports: str) -> Any:
+def _local_rank(
+    parent: int, work: Work, args: tuple[object, ...], options: Launch, reports: str
+) -> Any:
     """A process of `_start_local`."""
-    die_with_parent()
+    die_with(parent)
     seat = find_seat(os.environ)
     assert seat is not None, "the elastic launcher gives every process a rank"
     return _run_rank(seat, work, args, options, Path(reports))
@@ -174,7 +181,7 @@ def _run_rank(
         on_exit=report,
     )
     watchdog.start()
-    _listen_to_sigterm(watchdog)
+    earlier = _listen_to_sigterm(watchdog)
     world = World(seat.rank, seat.ranks, device, prefixed("work", store), watchdog)
     try:
         result = work(world, *args)
@@ -189,6 +196,7 @@ def _run_rank(
     watchdog.progress.activity = "finished"
     _part(seat, store)
     watchdog.close()
+    signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
     dist.destroy_process_group()
     return result
 
@@ -211,15 +219,15 @@ def _part(seat: Seat, store: Store) -> None:
             sleep(0.05)
 
 
-def _listen_to_sigterm(watchdog: Watchdog) -> None:
-    """Let SIGTERM reach the watchdog even while the main thread is stuck in a wait.
+def _listen_to_sigterm(watchdog: Watchdog) -> Any:
+    """Let SIGTERM reach the watchdog even while the main thread waits; return the old handler.
 
     Python runs signal handlers in the main thread only; the byte that the interpreter writes to
     the wake-up descriptor comes at once.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    earlier = signal.signal(signal.SIGTERM, lambda *_: None)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def listen() -> None:
@@ -228,6 +236,7 @@ def _listen_to_sigterm(watchdog: Watchdog) -> None:
         watchdog.told_to_stop()
 
     Thread(target=listen, name="longpipe hears SIGTERM", daemon=True).start()
+    return earlier
 
 
 def _backend(device: torch.device) -> str:

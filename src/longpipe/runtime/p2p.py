@@ -45,8 +45,8 @@ class _Outgoing:
         while (item := self._queue.get()) is not None:
             try:
                 item[0].wait()
-            except RuntimeError as error:
-                self.error = error
+            except Exception as error:
+                self.error = self.error or error
             del item  # else this loop holds the buffer until the next message
             self._queue.task_done()
 
@@ -114,6 +114,22 @@ class NcclTransport:
         }
         self._ranks = tuple(ranks)
         self._sent: deque[tuple[dist.Work, torch.Tensor]] = deque()
+        self._connect()
+
+    def _connect(self) -> None:
+        """Send one element over each channel, in one order on all ranks.
+
+        NCCL connects at the first message and blocks the host until the peer does the same: in
+        the middle of a step that could deadlock.
+        """
+        for source, destination, direction in self._groups:
+            token = torch.zeros(1, device="cuda")
+            if source == self._rank:
+                self.send(destination, direction, token)
+            else:
+                self.post_receive(source, direction, token).wait()
+        self.drain()
+        torch.cuda.synchronize()
 
     def post_receive(self, source: int, direction: Direction, buffer: torch.Tensor) -> Handle:
         """See `Transport`; the handle's wait holds up the current stream, not the host."""

@@ -6,6 +6,8 @@ from typing import Any, Protocol, cast
 
 import torch.distributed
 
+from longpipe.errors import RunError
+
 # torch does not declare its stores as exported, and their stubs miss `clone`.
 _torch: Any = torch.distributed
 
@@ -56,6 +58,12 @@ def prefixed(prefix: str, store: Store) -> Store:
 
 
 def exchange(store: Store, key: str, rank: int, ranks: int, value: Any) -> list[Any]:
-    """The JSON values of all ranks, in order of rank; every rank calls it, once for each `key`."""
+    """The JSON values of all ranks, in order of rank; every rank calls it.
+
+    Once for each `key`, or RunError: a second call would read the values of the first. Give a
+    `prefixed` store to what exchanges values again.
+    """
+    if store.check([f"{key}/{rank}"]):
+        raise RunError(f"{key!r} has been exchanged already: use another prefix of the store")
     store.set(f"{key}/{rank}", json.dumps(value))
     return [json.loads(store.get(f"{key}/{other}")) for other in range(ranks)]

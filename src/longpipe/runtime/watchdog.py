@@ -172,7 +172,12 @@ class Watchdog:
                 self._places.note(rank, Sign.from_json(store.get(key)), monotonic())
 
     def _watch(self) -> None:
+        looked_s = monotonic()
         while not self._closed.wait(POLL_S):
+            now_s = monotonic()
+            if now_s - looked_s > SILENT_S:  # this process was stopped itself: all start afresh
+                self._answered_s = self._moved_s = now_s
+            looked_s = now_s
             if self._reason is None:
                 self._reason = self._own_reason()
             if self._reason is not None:

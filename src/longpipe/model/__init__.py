@@ -6,7 +6,7 @@
     batch     MicroBatch: tokens, labels, and the documents packed in them
     linear    WeightQueue: weight gradients at once or deferred; Build: types, device, seed
     attention KVStore: keys and values between segments; kernels, blockwise: the arithmetic
-    functions, norm, rope, loss: the rest of the arithmetic
+    functions, norm, rope, loss: the rest of the arithmetic, each keeping little for the backward
     hf        weights and config in and out as Hugging Face files
 
 One training step of an unsplit model over segments:

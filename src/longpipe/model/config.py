@@ -14,22 +14,23 @@ from longpipe.model.rope_config import Rope, read_rope, rope_to_hf
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """What a model type fixes; `None` in a bias field means that its config decides."""
+    """What a model type fixes, and its defaults; `None` for a bias: the config decides."""
 
     architecture: str
     qkv_bias: bool | None
     o_bias: bool | None
     mlp_bias: bool | None
     qk_norm: bool
+    max_positions: int
     kv_heads: int | None = None
     head_dim: int | None = None
 
 
 _FAMILIES: Mapping[str, _Family] = {
-    "llama": _Family("LlamaForCausalLM", None, None, None, False),
-    "mistral": _Family("MistralForCausalLM", False, False, False, False, kv_heads=8),
-    "qwen2": _Family("Qwen2ForCausalLM", True, False, False, False, kv_heads=32),
-    "qwen3": _Family("Qwen3ForCausalLM", None, None, False, True, kv_heads=32, head_dim=128),
+    "llama": _Family("LlamaForCausalLM", None, None, None, False, 2048),
+    "mistral": _Family("MistralForCausalLM", False, False, False, False, 131072, kv_heads=8),
+    "qwen2": _Family("Qwen2ForCausalLM", True, False, False, False, 32768, kv_heads=32),
+    "qwen3": _Family("Qwen3ForCausalLM", None, None, False, True, 32768, 32, head_dim=128),
 }
 
 # key in config.json -> (values that change nothing, what the feature would need)
@@ -120,7 +121,7 @@ class DecoderConfig:
                 raise ConfigError(f"config.json: hidden_size {hidden} / {heads} heads is not whole")
             head_dim = hidden // heads
         attention_bias = bool(raw.get("attention_bias", False))
-        max_positions = int(raw.get("max_position_embeddings") or 4096)
+        max_positions = int(raw.get("max_position_embeddings") or family.max_positions)
         return cls(
             hidden=hidden,
             layers=_size(raw, "num_hidden_layers"),

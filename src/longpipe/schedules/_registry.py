@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
 from longpipe.errors import ProblemError
@@ -57,6 +57,7 @@ def schedule(
     """
 
     def register(function: Build) -> Build:
+        @wraps(function)  # documentation is made from the builder's and its module's docstring
         def build(problem: Problem) -> Schedule:
             _check(registered, problem)
             return replace(function(problem), name=name)

@@ -114,3 +114,16 @@ def test_a_damaged_checkpoint_is_named_and_can_be_passed_over(tmp_path: Path) ->
         run_here(tmp_path, "train.steps=3", "train.checkpoint_every=1")
     run_here(tmp_path, "train.steps=3", "train.checkpoint_every=1", "train.fall_back=true")
     assert losses(tmp_path) == expected
+
+
+def test_ctrl_c_stops_after_a_step_with_a_checkpoint(
+    tmp_path: Path, undisturbed: list[float]
+) -> None:
+    process = start(*command(tmp_path, *SETTINGS))
+    until(lambda: bool(checkpoints(tmp_path, "step-00000003")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=START_S)
+    assert process.returncode == 130
+    assert "as asked; the same command goes on from it" in output
+    assert "Traceback" not in errors
+    assert_resumes(tmp_path, undisturbed)

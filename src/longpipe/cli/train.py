@@ -10,6 +10,8 @@ import typer
 
 from longpipe.cli._app import app
 
+_INTERRUPTED = 130  # what shells give for SIGINT
+
 
 @app.command(epilog="Example: `longpipe train examples/demo.toml train.steps=20`")
 def train(
@@ -25,6 +27,8 @@ def train(
     """
     import os
 
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
     from longpipe.runtime.rendezvous import find_seat
     from longpipe.train.config_file import load_config
     from longpipe.train.job import prepare
@@ -32,7 +36,10 @@ def train(
 
     seat = find_seat(os.environ)
     job = prepare(load_config(config, overrides or ()), seat.local_ranks if seat else None)
-    report = run(job, joins=seat is not None)
+    try:
+        report = run(job, joins=seat is not None)
+    except (KeyboardInterrupt, SignalException):
+        raise typer.Exit(_INTERRUPTED) from None
     if report is not None:
         print(report)
         print(_again(config, overrides or (), job.config.train.out_dir, job.config.pipeline.ranks))
@@ -44,7 +51,8 @@ def _again(config: Path, overrides: Sequence[str], out_dir: str, ranks: int) -> 
         _short(Path(sys.argv[0]).with_name(name)) for name in ("torchrun", "longpipe")
     )
     start = [torchrun, "--standalone", f"--nproc-per-node={ranks}", "--no-python"]
-    train = [longpipe, "train", str(config), *overrides, f"train.out_dir={out_dir}-torchrun"]
+    kept = [text for text in overrides if not text.startswith("train.out_dir")]
+    train = [longpipe, "train", str(config), *kept, f"train.out_dir={out_dir}-torchrun"]
     return f"the same under torchrun:\n  {shlex.join(start)} \\\n  {shlex.join(train)}"
 
 

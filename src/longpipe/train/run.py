@@ -15,6 +15,7 @@ from longpipe.simulate import measure
 from longpipe.train.checkpoint import clean, resume, training_tensors
 from longpipe.train.console import Narrator
 from longpipe.train.corpus import open_corpus
+from longpipe.train.interrupt import Interrupt, interruptible
 from longpipe.train.job import Job
 from longpipe.train.metrics import (
     JsonlSink,
@@ -88,10 +89,13 @@ def run_rank(world: World, job: Job) -> str | None:
         if world.rank == 0:
             narrator.say(describe_forecast(found))
             write_setup(job, found)
-        trainer = _trainer(rank, found)
         world.watchdog.progress.step = done
-        with MetricsLog(_sinks(job, done) if world.rank == 0 else []) as log:
-            trainer.run(log, done)
+        sinks = _sinks(job, done) if world.rank == 0 else []
+        with interruptible() as interrupt, MetricsLog(sinks) as log:
+            trainer = _trainer(rank, found, interrupt)
+            done = trainer.run(log, done)
+        if done < job.config.train.steps:
+            narrator.say(f"stopped after step {done}, as asked; the same command goes on from it")
         return write_report(job, found, trainer.measured) if world.rank == 0 else None
     finally:
         rank.transport.close()
@@ -179,7 +183,7 @@ def _resume(rank: _Rank) -> int:
     return found.state.step
 
 
-def _trainer(rank: _Rank, found: Forecast) -> Trainer:
+def _trainer(rank: _Rank, found: Forecast, interrupt: Interrupt) -> Trainer:
     job, world = rank.job, rank.world
     executor = Executor(
         job.layout.program,
@@ -201,6 +205,7 @@ def _trainer(rank: _Rank, found: Forecast) -> Trainer:
         say=rank.narrator.say,
         predicted_bubble=measure(found.predicted).global_bubble_rate,
         clock_offset_s=clock_offset_s(world.store, world.rank, world.ranks),
+        interrupt=interrupt,
     )
 
 

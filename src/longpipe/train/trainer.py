@@ -17,6 +17,7 @@ from longpipe.runtime.launch import World
 from longpipe.runtime.trace import gather_timeline
 from longpipe.simulate import measure, title
 from longpipe.train.checkpoint import latest, save, training_tensors
+from longpipe.train.interrupt import Interrupt
 from longpipe.train.job import Job
 from longpipe.train.manifest import TrainState
 from longpipe.train.metrics import MetricsLog, StepMetrics, peak_memory_bytes
@@ -45,24 +46,28 @@ class Trainer:
     say: Callable[[str], None]
     predicted_bubble: float
     clock_offset_s: float
+    interrupt: Interrupt
     measured: deque[Timeline] = field(default_factory=lambda: deque(maxlen=_KEPT_TIMELINES))
+    _stops: bool = False
 
-    def run(self, log: MetricsLog, done: int) -> None:
-        """Go on after `done` steps until the run's end.
+    def run(self, log: MetricsLog, done: int) -> int:
+        """Go on after `done` steps until the run's end or an interrupt; return the steps done.
 
         Raises:
             RunError: a rank failed, or a loss or gradient is not finite and the policy is to stop.
             CheckpointError: a checkpoint cannot be written.
         """
         train = self.job.config.train
-        for step in range(done + 1, train.steps + 1):
+        step = done
+        while step < train.steps and not self._stops:
+            step += 1
             metrics = self._step(step)
             if metrics is not None:
                 log.write(metrics)
-            if step == train.steps or (
-                train.checkpoint_every and step % train.checkpoint_every == 0
-            ):
+            due = train.checkpoint_every and step % train.checkpoint_every == 0
+            if due or self._stops or step == train.steps:
                 self._save(step)
+        return step
 
     def _step(self, step: int) -> StepMetrics | None:
         """Step number `step`, the first is 1; its metrics on rank 0, if it is one to log."""
@@ -81,8 +86,10 @@ class Trainer:
                 counted_elsewhere=self.part.counted_elsewhere,
             )
         loss_sum = 0.0 if result.loss_sum is None else float(result.loss_sum)
-        mine = (loss_sum, float(peak_memory_bytes(self.world.device)))
-        losses, peaks = zip(*self.peers.share(mine, f"the loss of step {step}"), strict=True)
+        mine = (loss_sum, float(peak_memory_bytes(self.world.device)), float(self.interrupt.asked))
+        shared = self.peers.share(mine, f"the loss of step {step}")
+        losses, peaks, asked = zip(*shared, strict=True)
+        self._stops = any(asked)
         loss = sum(losses) * scale
         lr = learning_rate(step - 1, config.optim, config.train.steps)
         if math.isfinite(loss) and math.isfinite(norm):
@@ -91,7 +98,7 @@ class Trainer:
             self.part.refresh()
         else:
             self._not_finite(step, loss, norm)
-        if step % config.train.log_every and step != config.train.steps:
+        if step % config.train.log_every and step < config.train.steps and not self._stops:
             return None
         step_s = perf_counter() - started_s
         timeline = self._timeline(step, result)

@@ -19,6 +19,7 @@ from longpipe.train.run import run_rank, train
 from longpipe.view import load_timelines
 
 LONGPIPE = Path(sys.executable).with_name("longpipe")
+TORCHRUN = Path(sys.executable).with_name("torchrun")
 START_S = 180.0  # for a whole run of processes that import torch, on a busy machine
 _SENTENCE = "the king of france and his daughter walked over a long bridge in the rain"
 

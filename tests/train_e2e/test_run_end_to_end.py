@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small import command, losses, records, run, timeline
+from small import TORCHRUN, command, losses, records, run, timeline
 
 from longpipe.ir import COMPUTE
 from longpipe.plan.plan import Plan
@@ -71,6 +71,16 @@ def test_the_output_suits_a_log_and_ends_with_the_way_to_do_it_again(folder: Pat
     assert any(line.startswith("step 12/12") for line in lines)
     assert any("simulated" in line for line in lines)
     assert any("torchrun" in line for line in lines[-4:])
+
+
+def test_torchrun_joins_the_same_run(folder: Path) -> None:
+    start = (str(TORCHRUN), "--standalone", "--nproc-per-node=2", "--no-python")
+    settings = ("pipeline.schedule=seq-zb-h1", "train.steps=12")
+    other = f"train.out_dir={folder / 'run-torchrun'}"
+    done = run(*start, *command(folder, *settings, other))
+    assert done.returncode == 0, done.stderr
+    assert losses(folder, "run-torchrun") == losses(folder)
+    assert done.stdout.count("the same under torchrun") == 1
 
 
 def test_a_finished_run_says_so_and_starts_nothing(folder: Path) -> None:

@@ -23,7 +23,7 @@ def describe_job(job: Job) -> str:
     lengths = " ".join(map(str, plan.cuts[0]))
     return "\n".join(
         [
-            f"model     {numbers / 1e6:.3g} M parameters, {model.layers} layers of "
+            f"model     {numbers / 1e6:,.2f} M parameters, {model.layers} layers of "
             f"{model.hidden}, vocabulary {model.vocab}, {config.train.precision} on {job.device}",
             f"pipeline  {plan.schedule} over {problem.ranks} ranks; layers by stage "
             f"{' '.join(map(str, plan.partition))}",

@@ -79,7 +79,8 @@ def run_rank(world: World, job: Job) -> str | None:
     narrator = Narrator(sys.stdout if world.rank == 0 else None)
     peers = Peers(world)
     narrator.say(describe_job(job))
-    rank = _set_up(world, job, peers, narrator)
+    with peers.busy("setting up"):
+        rank = _set_up(world, job, peers, narrator)
     try:
         done = _resume(rank)
         if done >= job.config.train.steps:
@@ -107,7 +108,7 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
     plan, program = layout.plan, layout.program
     with narrator.phase("opening the data"):
         rows = _open_rows(peers, job)
-    with narrator.phase("building the model"), peers.busy("building the model"):
+    with narrator.phase("building the model"):
         part = build_part(
             config, job.model, plan.layers, program.placement, world.rank, world.device
         )

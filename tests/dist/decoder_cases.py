@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.distributed as dist
-from plain_decoder import loss_sum
+from unsplit_decoder import loss_sum
 
 from longpipe.ir import COMPUTE, Problem, Program, segments_from_lengths
 from longpipe.model import Build, DecoderConfig, DecoderStage, MicroBatch, make_stage, share_ties
@@ -78,12 +79,12 @@ def valid_tokens(batches: tuple[MicroBatch, ...]) -> int:
     return sum(int((batch.labels != -100).sum()) for batch in batches)
 
 
-def unsplit(case: Case) -> tuple[float, dict[str, torch.Tensor]]:
+@cache
+def unsplit(config: DecoderConfig, microbatches: int) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss sum and gradients by the plain decoder."""
-    config = case.config()
     whole = DecoderStage(config, range(config.layers), build=Build(torch.float64))
     weights = {name: p.detach().requires_grad_() for name, p in whole.named_parameters()}
-    batches = make_batches(config, case.microbatches)
+    batches = make_batches(config, microbatches)
     total = sum(loss_sum(config, weights, batch) for batch in batches)
     (total / valid_tokens(batches)).backward()
     return float(total.detach()), {name: weight.grad for name, weight in weights.items()}
@@ -115,7 +116,7 @@ def errors_of(
     case: Case, loss_sum: torch.Tensor | None, modules: dict[int, DecoderStage]
 ) -> dict[str, float]:
     """Relative errors by parameter name; the loss's under "loss"."""
-    want_loss, want = unsplit(case)
+    want_loss, want = unsplit(case.config(), case.microbatches)
     errors = {}
     if loss_sum is not None:
         errors["loss"] = abs(float(loss_sum) - want_loss) / want_loss

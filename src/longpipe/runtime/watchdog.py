@@ -4,11 +4,13 @@ Two daemon threads per rank. One talks to the store: each POLL_S it publishes wh
 stands and looks for a reason to stop that another rank gave. The other never touches the store
 and so can tell when that does not answer; it ends the process when the main thread is stuck.
 
-Bounds, from the fault to the end of every process (on a machine that schedules them):
-- exception, or a killed rank: POLL_S + SILENT_S + GRACE_S, and POLL_S + GRACE_S where the ranks
-  share a machine
-- a rank that hangs while others wait for it: hang_timeout_s + SILENT_S + GRACE_S + 2 POLL_S
-- the store's host dies or stops: STORE_SILENT_S + GRACE_S + 2 POLL_S
+Bounds, from the fault to the end of every process, given that these are scheduled at all:
+- a rank raises: POLL_S + GRACE_S
+- a rank is killed: the op that a neighbour is running, then POLL_S + GRACE_S; SILENT_S more
+  between machines, where a process cannot be looked up
+- a rank hangs or is stopped while others wait for it: hang_timeout_s + SILENT_S + GRACE_S +
+  2 POLL_S
+- the process that hosts the store dies or stops: STORE_SILENT_S + GRACE_S + 2 POLL_S
 """
 
 import faulthandler

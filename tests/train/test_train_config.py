@@ -42,7 +42,7 @@ def test_a_file_is_read_and_overrides_win(tmp_path: Path) -> None:
     [
         ("train.steps=3", 3),
         ("train.steps = 3", 3),
-        ("train.trace=true", True),
+        ("train.tensorboard=true", True),
         ("optim.betas=[0.8, 0.9]", [0.8, 0.9]),
         ("train.out_dir=runs/a=b", "runs/a=b"),
         ('train.out_dir="3"', "3"),

@@ -226,8 +226,6 @@ class TrainConfig(Section):
     """Peak TFLOP/s of one device at this precision; set it to have MFU in the metrics."""
     tensorboard: bool = False
     """Write TensorBoard files too (needs the extra longpipe[tensorboard])."""
-    trace: bool = False
-    """Write the timelines, predicted and measured, of the last step."""
 
 
 class Config(Section):

@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from small import TORCHRUN, command, losses, records, run, timeline
+from small import LONGPIPE, TORCHRUN, command, losses, records, run, run_here, timeline
 
 from longpipe.ir import COMPUTE
 from longpipe.plan.plan import Plan
 from longpipe.train.config_file import load_config
+from longpipe.train.job import prepare
+from longpipe.train.run import train
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,43 @@ def test_a_finished_run_says_so_and_starts_nothing(folder: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "done already" in again.stdout
     assert (folder / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_trained_model_is_a_hugging_face_folder_to_start_from(folder: Path) -> None:
+    model = folder / "run" / "model"
+    assert json.loads((model / "config.json").read_text())["model_type"] == "llama"
+    path = folder / "again.toml"
+    path.write_text(
+        f'[model]\nhf_config = "{model}"\nweights = "{model}"\n'
+        f'[data]\npaths = ["{folder}/text.txt"]\nseparator = "\\n\\n"\nsequence_length = 64\n'
+        f'cache_dir = "{folder}/cache"\n[pipeline]\nranks = 1\nmicrobatches = 2\n'
+        f'[train]\nsteps = 1\nout_dir = "{folder}/again"\ndevice = "cpu"\n'
+    )
+    train(prepare(load_config(path)))
+    assert losses(folder, "again")[0] < losses(folder)[0] - 1.0
+
+
+def test_bfloat16_trains_with_wide_weights(folder: Path) -> None:
+    narrow = ("train.precision=bfloat16", f"train.out_dir={folder / 'narrow'}")
+    run_here(folder, *narrow, "train.steps=12")
+    found, wide = losses(folder, "narrow"), losses(folder)
+    assert found == pytest.approx(wide, rel=0.02)
+    assert found != wide
+    manifest = json.loads((folder / "narrow/checkpoints/step-00000012/manifest.json").read_text())
+    assert {tensor["dtype"] for tensor in manifest["tensors"].values()} == {"float32"}
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_example_can_be_read(example: Path) -> None:
+    config = load_config(example)
+    assert f"`{example.name}`" in (EXAMPLES / "README.md").read_text()
+    assert config.data.sequence_length >= 4096
+
+
+def test_doctor_finds_that_training_can_run_here() -> None:
+    done = run(str(LONGPIPE), "doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    states = {check["name"]: check["state"] for check in found["checks"]}
+    assert found["ok"] is True
+    assert states["torch"] == states["local processes"] == states["attention, cpu float32"] == "ok"

@@ -214,6 +214,8 @@ class TrainConfig(Section):
     """Steps between checkpoints; 0: only one at the end."""
     keep: PositiveInt = 2
     """Checkpoints to keep."""
+    export: bool = True
+    """Write the final weights as a Hugging Face folder too: `model` in out_dir."""
     nan_policy: Literal["stop", "skip"] = "stop"
     """At a loss or gradient that is not finite: stop the run, or leave out the update."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -15,7 +15,7 @@ from longpipe.model.config import DecoderConfig
 from longpipe.model.hf import load_stage
 from longpipe.train.config import Config
 
-_PARAMETERS = {
+PARAMETERS = {
     "float32": torch.float32,
     "bfloat16": torch.float32,  # the optimizer's own copy; the arithmetic uses a narrow one
     "float64": torch.float64,
@@ -69,7 +69,7 @@ def build_part(
     """
     folder, precision = config.model.weights, config.train.precision
     build = Build(
-        dtype=_PARAMETERS[precision],
+        dtype=PARAMETERS[precision],
         compute=COMPUTE[precision],
         device=device,
         seed=None if folder else config.model.init_seed,

@@ -96,7 +96,7 @@ def write_report(job: Job, found: Forecast, steps: Sequence[Timeline]) -> str:
             *_idle_lines("predicted", measure(found.predicted)),
             *_idle_lines("measured", measure(measured)),
             *_memory_lines(found.predicted, measured),
-            f"trace for a browser: {job.folder / 'trace.html'}; for ui.perfetto.dev: trace.json",
+            f"in {job.folder}: trace.html for a browser, trace.json for ui.perfetto.dev",
         ]
     )
     save_text(job.folder / "report.txt", text + "\n")

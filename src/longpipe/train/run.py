@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch.optim import AdamW
 
-from longpipe.data import Batch, Loader, PackedRows
+from longpipe.data import Batch, Loader, Tokenizer
 from longpipe.runtime import Boundary, Executor, Transport
 from longpipe.runtime.agree import agree, facts_of
 from longpipe.runtime.launch import Launch, World, launch
@@ -14,7 +14,8 @@ from longpipe.runtime.trace import clock_offset_s
 from longpipe.simulate import measure
 from longpipe.train.checkpoint import clean, resume, training_tensors
 from longpipe.train.console import Narrator
-from longpipe.train.corpus import open_corpus
+from longpipe.train.corpus import Corpus, open_corpus
+from longpipe.train.export import export_model
 from longpipe.train.interrupt import Interrupt, interruptible
 from longpipe.train.job import Job
 from longpipe.train.metrics import (
@@ -68,6 +69,7 @@ class _Rank:
     narrator: Narrator
     part: Part
     optimizer: AdamW
+    tokenizer: Tokenizer | None
     loader: Loader
     sample: Batch
     boundary: Boundary
@@ -97,6 +99,8 @@ def run_rank(world: World, job: Job) -> str | None:
             done = trainer.run(log, done)
         if done < job.config.train.steps:
             narrator.say(f"stopped after step {done}, as asked; the same command goes on from it")
+        elif job.config.train.export:
+            export_model(job, rank.part, rank.tokenizer, peers)
         return write_report(job, found, trainer.measured) if world.rank == 0 else None
     finally:
         rank.transport.close()
@@ -107,7 +111,7 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
     config, layout = job.config, job.layout
     plan, program = layout.plan, layout.program
     with narrator.phase("opening the data"):
-        rows = _open_rows(peers, job)
+        corpus = _open_corpus(peers, job)
     with narrator.phase("building the model"):
         part = build_part(
             config, job.model, plan.layers, program.placement, world.rank, world.device
@@ -120,7 +124,7 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
         COMPUTE[config.train.precision],
         world.device,
     )
-    loader = Loader(rows, config.data.seed)
+    loader = Loader(corpus.rows, config.data.seed)
     facts = facts_of(program, boundary) | {
         "configuration": config.digest(),
         "data": str(loader.state()["data"]),
@@ -134,8 +138,9 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
         narrator=narrator,
         part=part,
         optimizer=build_adamw(part.parameters, config.optim),
+        tokenizer=corpus.tokenizer,
         loader=loader,
-        sample=Loader(rows, config.data.seed).next_batch(
+        sample=Loader(corpus.rows, config.data.seed).next_batch(
             config.pipeline.microbatches, config.train.microbatch_size
         ),
         boundary=boundary,
@@ -143,18 +148,17 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
     )
 
 
-def _open_rows(peers: Peers, job: Job) -> PackedRows:
+def _open_corpus(peers: Peers, job: Job) -> Corpus:
     """The first rank makes and checks the token files; the others open what it has made."""
     data = job.config.data
-
-    found: list[PackedRows] = []
+    made: list[Corpus] = []
 
     def prepare() -> None:
         if peers.rank == 0:
-            found.append(open_corpus(data).rows)
+            made.append(open_corpus(data))
 
     peers.on_all(prepare, "preparing the data")
-    return found[0] if found else open_corpus(data, verify=False).rows
+    return made[0] if made else open_corpus(data, verify=False)
 
 
 def _resume(rank: _Rank) -> int:

@@ -8,6 +8,7 @@ from fault_work import faulty_steps
 
 from longpipe.errors import RunError
 from longpipe.runtime.launch import Launch, launch
+from longpipe.runtime.processes import Identity, State
 from longpipe.runtime.watchdog import GRACE_S, POLL_S, SILENT_S
 
 HANG_TIMEOUT_S = 3.0
@@ -27,9 +28,10 @@ SAYS = {
 
 
 def alive(folder: Path) -> list[int]:
-    """Ranks' processes that still run."""
-    pids = [int(path.read_text()) for path in folder.glob("*.pid")]
-    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    """Ranks' processes that still run (one that nobody has reaped yet does not)."""
+    pids = [int(text) for path in folder.glob("*.pid") if (text := path.read_text())]
+    own = Identity.own()
+    return [pid for pid in pids if Identity.of(pid).state(own) is not State.GONE]
 
 
 @pytest.mark.parametrize("culprit", [0, 1])

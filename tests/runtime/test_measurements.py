@@ -149,3 +149,21 @@ def test_clocks_of_one_process_agree_however_they_are_compared(machines):
     first, second = run_ranks(fabric, work)
     assert first == 0
     assert second == 0 if machines == ("a", "a") else abs(second) < 0.1
+
+
+def test_profiler_ranges_only_when_asked():
+    problem = Problem(1, 1, 1, segments=2)
+    program = add_messages(build("seq1f1b", problem))
+    batches = batches_of(problem)
+
+    def names(ranges: bool) -> list[str]:
+        executor = Executor(
+            program, 0, {0: ToyStage(0, 1)}, LocalFabric(1).transport(0), boundary_of(problem),
+            ranges=ranges,
+        )  # fmt: skip
+        with torch.profiler.profile() as profile:
+            executor.run_step(batches, scale_of(batches))
+        return [e.name for e in profile.events() if e.name.startswith("longpipe:")]
+
+    assert names(ranges=False) == []
+    assert names(ranges=True) == [f"longpipe:{op}" for op in program.rows[0]]

@@ -31,12 +31,17 @@ class Identity:
     @classmethod
     def own(cls) -> "Identity":
         """This process."""
-        pid = os.getpid()
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> "Identity":
+        """The process of this machine that has the number now."""
         fields = _stat(pid)
-        if fields is None:
+        if _stat(os.getpid()) is None:  # no /proc
             return cls("", pid, "")
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return cls(f"{boot} {os.readlink('/proc/self/ns/pid')}", pid, fields[1])
+        machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return cls(machine, pid, fields[1] if fields else "")
 
     @classmethod
     def from_json(cls, fields: Any) -> "Identity":

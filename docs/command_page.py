@@ -13,8 +13,9 @@ from longpipe.cli.main import app
 _HEAD = """\
 # Command line
 
-`longpipe VERB --help` prints what stands here. Verbs whose output a program might read have `--json`.
-Exit status 0 means yes, 1 a fault that the message on standard error explains, 2 a wrong call."""
+`longpipe VERB --help` prints what stands here. Verbs whose output a program might read have
+`--json`. Exit status 0 means yes, 1 a fault that the message on standard error explains, 2 a wrong
+call."""
 
 
 def page() -> str:

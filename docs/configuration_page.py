@@ -25,9 +25,9 @@ line, after the file, as `section.key=value`; the last one wins:
 $ longpipe train examples/demo.toml train.steps=20 optim.lr=1e-3 'pipeline.cuts="even"'
 ```
 
-An unknown key, a wrong type or values that contradict each other end the command before any process
-is started. All faults are listed, with the nearest right name. The run saves every setting, defaults
-included, as `config.toml` in `train.out_dir`.
+An unknown key, a wrong type or values that contradict each other end the command before any
+process is started. All faults are listed, with the nearest right name. The run saves every setting,
+defaults included, as `config.toml` in `train.out_dir`.
 
 "Required" means that there is no default; "unset" that leaving the key out has the meaning that
 its text gives."""

@@ -203,9 +203,9 @@ def _run_rank(
 
 def _on_purpose(error: BaseException) -> bool:
     """Whether the text says all; an error from elsewhere needs its traceback."""
-    return isinstance(error, LongpipeError) and isinstance(
-        error.__cause__, LongpipeError | OSError | None
-    )
+    if not isinstance(error, LongpipeError):
+        return isinstance(error, KeyboardInterrupt)
+    return isinstance(error.__cause__, LongpipeError | OSError | None)
 
 
 def _part(seat: Seat, store: Store) -> None:

@@ -98,7 +98,7 @@ def judge(
             break
         following = sign.waits_on
         if following is None:  # all ranks together: who is not there?
-            following = next(filter(lifeless, states), None) or _works(places, states)
+            following = next(filter(lifeless, states), _works(places, states))
             if following is None:
                 return Verdict(None, "the run hangs. " + "; ".join(map(describe, states)))
         if following in chain:

@@ -121,7 +121,9 @@ class Watchdog:
         while self._reason is None and monotonic() < deadline_s:
             if (rank := self._dead_rank()) is not None:
                 self._await_places()
-                self._announcement = self._reason = f"{self._obituary(rank)} {self._seen_by()}"
+                if self._reason is None:  # that rank may have told why it ended
+                    text = f"{self._obituary(rank)} {self._seen_by()}"
+                    self._announcement = self._reason = text
                 return
             sleep(POLL_S / 5)
         if self._reason is None:
@@ -207,9 +209,11 @@ class Watchdog:
         return verdict.text
 
     def _await_places(self) -> None:
-        """Let the talking thread read once where everybody was; it has been asked to."""
-        deadline_s = monotonic() + 2 * POLL_S
-        while not self._places.complete(self._ranks) and monotonic() < deadline_s:
+        """Let the talking thread look once more for a reason, and read where everybody was."""
+        asked_s = monotonic()
+        while monotonic() < asked_s + 2 * POLL_S:
+            if self._answered_s > asked_s and self._places.complete(self._ranks):
+                return
             sleep(POLL_S / 10)
 
     def _lost_store(self) -> str:

@@ -25,7 +25,9 @@ from longpipe.train.optim import clip_grad_norm, learning_rate, set_learning_rat
 from longpipe.train.part import Part, microbatches
 from longpipe.train.peers import Peers
 
-_KEPT_TIMELINES = 64  # the report shows a typical one of the last steps, not an outlier
+# The report shows a typical one of the last steps, not an outlier; bounded, for memory's sake.
+_KEPT_TIMELINES = 64
+_KEPT_EVENTS = 500_000
 
 
 @dataclass(slots=True)
@@ -47,8 +49,12 @@ class Trainer:
     predicted_bubble: float
     clock_offset_s: float
     interrupt: Interrupt
-    measured: deque[Timeline] = field(default_factory=lambda: deque(maxlen=_KEPT_TIMELINES))
+    measured: deque[Timeline] = field(init=False)
     _stops: bool = False
+
+    def __post_init__(self) -> None:
+        ops = sum(map(len, self.job.layout.program.rows))
+        self.measured = deque(maxlen=max(1, min(_KEPT_TIMELINES, _KEPT_EVENTS // ops)))
 
     def run(self, log: MetricsLog, done: int) -> int:
         """Go on after `done` steps until the run's end or an interrupt; return the steps done.

@@ -12,7 +12,7 @@ from small import START_S, command, losses, run, run_here, start, write_text
 
 from longpipe.train.checkpoint import latest
 
-STEPS = 16
+STEPS = 10
 SETTINGS = (f"train.steps={STEPS}", "train.checkpoint_every=1", "pipeline.schedule=seq-zb-h1")
 
 

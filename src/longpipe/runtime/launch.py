@@ -28,7 +28,11 @@ from longpipe.runtime.watchdog import POLL_S, Watchdog
 
 _PR_SET_PDEATHSIG = 1
 # They log tracebacks through all layers of the launcher for what `_failures` says in a line.
-_NOISY = ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn")
+_NOISY = (
+    "torch.distributed.elastic.agent.server.api",
+    "torch.distributed.elastic.multiprocessing.api",
+    "torch.multiprocessing.spawn",
+)
 _CLOSING_S = 60.0  # the store's host waits so long for the others to end
 
 
@@ -185,6 +189,10 @@ def _run_rank(
     world = World(seat.rank, seat.ranks, device, prefixed("work", store), watchdog)
     try:
         result = work(world, *args)
+    except KeyboardInterrupt:  # the user's wish, and no fault: all ranks get it
+        _part(seat, store)
+        watchdog.close()
+        raise
     except BaseException as error:
         reason = watchdog.stop_all(f"rank {seat.rank}: {type(error).__name__}: {error}")
         report(reason)
@@ -203,9 +211,9 @@ def _run_rank(
 
 def _on_purpose(error: BaseException) -> bool:
     """Whether the text says all; an error from elsewhere needs its traceback."""
-    if not isinstance(error, LongpipeError):
-        return isinstance(error, KeyboardInterrupt)
-    return isinstance(error.__cause__, LongpipeError | OSError | None)
+    return isinstance(error, LongpipeError) and isinstance(
+        error.__cause__, LongpipeError | OSError | None
+    )
 
 
 def _part(seat: Seat, store: Store) -> None:

@@ -77,7 +77,10 @@ class _Rank:
 
 
 def run_rank(world: World, job: Job) -> str | None:
-    """One rank of the run; the first one returns the report."""
+    """One rank of the run; the first one returns the report.
+
+    Raises KeyboardInterrupt where the user has stopped it; the last step is in a checkpoint.
+    """
     narrator = Narrator(sys.stdout if world.rank == 0 else None)
     peers = Peers(world)
     narrator.say(describe_job(job))
@@ -97,11 +100,13 @@ def run_rank(world: World, job: Job) -> str | None:
         with interruptible() as interrupt, MetricsLog(sinks) as log:
             trainer = _trainer(rank, found, interrupt)
             done = trainer.run(log, done)
+        report = write_report(job, found, trainer.measured) if world.rank == 0 else None
         if done < job.config.train.steps:
             narrator.say(f"stopped after step {done}, as asked; the same command goes on from it")
-        elif job.config.train.export:
+            raise KeyboardInterrupt
+        if job.config.train.export:
             export_model(job, rank.part, rank.tokenizer, peers)
-        return write_report(job, found, trainer.measured) if world.rank == 0 else None
+        return report
     finally:
         rank.transport.close()
 

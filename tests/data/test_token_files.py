@@ -98,6 +98,17 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         open_tokens(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("tokens", None), ("documents", "3"), ("bin_sha256", None), ("eos_id", "x")]
+)
+def test_a_sidecar_without_a_count_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    path = write(tmp_path / "t")
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {name: value}))
+    with pytest.raises(DataError, match=f"corrupt .{name} is {value!r}"):
+        open_tokens(path)
+
+
 def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no text in it"):
         write_tokens(tmp_path / "t", [], vocab_size=3, eos_id=None, tokenizer="t", source="nothing")

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,15 @@ def test_plain_lines_for_logs_and_a_bar_for_terminals() -> None:
     bar.close()
     assert f"step 3  {at(3).line()}\n" in terminal.getvalue()
     assert "3/10" in terminal.getvalue()
+
+
+def test_a_reader_that_has_gone_does_not_end_the_run() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stream:
+        sink = PlainSink(stream, steps=10)
+        sink.write(at(3))
+        sink.write(at(4))
 
 
 def test_tensorboard_supersedes_steps_after_a_resume(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from longpipe.errors import ConfigError
 from longpipe.train.config import Config, Section
+from longpipe.train.config_changes import changes
 from longpipe.train.config_file import known_names, load_config, parse_override, save_resolved
 
 SMALL = ("model.hidden_size=64", "model.layers=4", "model.heads=4", "data.paths=['a.txt']")
@@ -115,7 +116,19 @@ def test_a_wrong_value_is_named_with_what_is_expected(override: str, expected: s
         (["pipeline.partition=[1,2]"], "adds up to 3, model.layers = 4"),
         (["pipeline.ranks=5"], "5 stages, but model.layers = 4"),
         (["pipeline.segments=40", "pipeline.cut_multiple=128"], "do not fit"),
-        (["optim.warmup_steps=101"], "101 is more than train.steps = 100"),
+        (
+            ["optim.warmup_steps=101"],
+            "optim.warmup_steps = 101 is more than train.steps = 100: lower",
+        ),
+        (["optim.decay_steps=101"], "optim.decay_steps = 101 is more than train.steps = 100"),
+        (
+            ["optim.warmup_steps=9", "optim.decay_steps=92"],
+            "optim.warmup_steps + optim.decay_steps = 101 is more than train.steps = 100",
+        ),
+        (
+            ["optim.warmup_steps=5", "train.steps=2"],
+            "5 is more than train.steps = 2: lower optim.warmup_steps, or raise train.steps",
+        ),
         (["optim.betas=[0.9, 1.0]"], "betas must lie in [0, 1)"),
     ],
 )
@@ -195,3 +208,14 @@ def test_every_setting_is_documented() -> None:
 
     assert undocumented(Config) == []
     assert len(known_names()) == len(set(known_names()))
+
+
+def test_changes_name_settings_and_leave_out_what_cannot_change_the_losses() -> None:
+    before = load("optim.lr=0.01").plain()
+    assert changes(before, load("optim.lr=0.01").plain()) == ()
+    harmless = ("train.steps=7", "train.out_dir=x", "train.keep=9", "data.cache_dir=y")
+    assert changes(before, load("optim.lr=0.01", *harmless).plain()) == ()
+    after = load("optim.lr=0.02", "optim.decay_steps=3", "pipeline.ranks=1").plain()
+    assert set(changes(before, after)) == {
+        "pipeline.ranks 2 -> 1", "optim.lr 0.01 -> 0.02", "optim.decay_steps unset -> 3"
+    }  # fmt: skip

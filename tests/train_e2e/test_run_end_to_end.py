@@ -89,9 +89,13 @@ def test_torchrun_joins_the_same_run(folder: Path) -> None:
 
 def test_a_finished_run_says_so_and_starts_nothing(folder: Path) -> None:
     before = (folder / "run" / "metrics.jsonl").read_bytes()
-    again = run(*command(folder, "pipeline.schedule=seq-zb-h1", "train.steps=12"))
+    changed = ("pipeline.schedule=seq-zb-h1", "train.steps=12", "optim.lr=0.02", "train.keep=5")
+    again = run(*command(folder, *changed))
     assert again.returncode == 0, again.stderr
     assert "done already" in again.stdout
+    assert "that wrote this checkpoint:\n  optim.lr 0.01 -> 0.02\n" in again.stdout
+    assert "train.keep" not in again.stdout
+    assert "the same under torchrun" not in again.stdout
     assert (folder / "run" / "metrics.jsonl").read_bytes() == before
 
 

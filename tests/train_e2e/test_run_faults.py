@@ -69,6 +69,15 @@ def test_what_cannot_run_is_refused_before_anything_starts(
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize("place", ["text.txt/run", "text.txt"])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_starts(
+    tmp_path: Path, place: str
+) -> None:
+    write_text(tmp_path)
+    with pytest.raises(ConfigError, match=r"train\.out_dir = .* cannot be used"):
+        prepare(config(tmp_path, f"train.out_dir={tmp_path / place}"))
+
+
 def test_old_checkpoints_are_not_mixed_with_a_new_run(tmp_path: Path) -> None:
     write_text(tmp_path)
     run_here(tmp_path, "train.steps=1")

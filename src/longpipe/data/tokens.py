@@ -239,6 +239,7 @@ def _read_sidecar(path: Path, json_path: Path) -> Sidecar:
         )
     try:
         sidecar = Sidecar(**json.loads(json_path.read_text(encoding="utf-8")))
+        _check_types(sidecar)
         known = sidecar.format == FORMAT and sidecar.dtype in TOKEN_DTYPES
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
@@ -250,3 +251,16 @@ def _read_sidecar(path: Path, json_path: Path) -> Sidecar:
             f"reads format {FORMAT} with {' or '.join(TOKEN_DTYPES)}. Make the file again"
         )
     return sidecar
+
+
+def _check_types(sidecar: Sidecar) -> None:
+    """JSON may hold anything: TypeError where a count or a hash is none."""
+    for name in ("tokens", "documents", "vocab_size"):
+        value = getattr(sidecar, name)
+        if type(value) is not int or value < 0:
+            raise TypeError(f"{name} is {value!r}, not a count")
+    for name in ("bin_sha256", "idx_sha256"):
+        if not isinstance(getattr(sidecar, name), str):
+            raise TypeError(f"{name} is {getattr(sidecar, name)!r}, not a hash")
+    if sidecar.eos_id is not None and type(sidecar.eos_id) is not int:
+        raise TypeError(f"eos_id is {sidecar.eos_id!r}, not an id")

@@ -253,12 +253,8 @@ class Config(Section):
                 f"pipeline.ranks * pipeline.chunks = {stages} stages, but "
                 f"model.layers = {layers}: use fewer ranks or chunks"
             )
-        last = self.optim.warmup_steps + (self.optim.decay_steps or 0)
-        if self.optim.decay != "constant" and last > self.train.steps:
-            raise ValueError(
-                f"optim.warmup_steps + optim.decay_steps = {last} is more than "
-                f"train.steps = {self.train.steps}"
-            )
+        if self.optim.decay != "constant":
+            check_rate(self.optim, self.train.steps)
         return self
 
     def plain(self) -> dict[str, Any]:
@@ -268,6 +264,17 @@ class Config(Section):
     def digest(self) -> str:
         """A hash that is equal for equal configs."""
         return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
+
+
+def check_rate(optim: OptimConfig, steps: int) -> None:
+    """Raise ValueError if warm-up and decay do not fit into a run of this many steps."""
+    counts = {"optim.warmup_steps": optim.warmup_steps, "optim.decay_steps": optim.decay_steps}
+    written = {name: count for name, count in counts.items() if count}
+    if (total := sum(written.values())) > steps:
+        raise ValueError(
+            f"{' + '.join(written)} = {total} is more than train.steps = {steps}: "
+            f"lower {' or '.join(written)}, or raise train.steps"
+        )
 
 
 def check_cuts(pipeline: PipelineConfig, sequence_length: int) -> None:

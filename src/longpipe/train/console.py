@@ -1,5 +1,6 @@
 """What a run tells people: one rank speaks, and says at once what it is busy with."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -8,6 +9,17 @@ from typing import TextIO
 from rich.console import Console
 
 _WORTH_A_LINE_S = 2.0
+
+
+def write_line(stream: TextIO, text: str) -> None:
+    """Write and flush; a run whose reader has gone (`| head`) goes on without one."""
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # also for what is buffered still
+        os.close(nowhere)
 
 
 class Narrator:
@@ -23,8 +35,7 @@ class Narrator:
     def say(self, text: str) -> None:
         """One or more lines, at once."""
         if self.stream is not None:
-            self.stream.write(text + "\n")
-            self.stream.flush()
+            write_line(self.stream, text)
 
     @contextmanager
     def phase(self, title: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Everything about a run that can be known, checked and refused before a process is started."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class Job:
 
 
 def prepare(config: Config, local_ranks: int | None = None) -> Job:
-    """Check a whole config; raises LongpipeError with the way out. Starts nothing.
+    """Check a whole config and make the run's folder; starts nothing.
+
+    Raises LongpipeError with the way out.
 
     `local_ranks` is the number of ranks on this machine; None: all of them.
     """
@@ -47,7 +50,22 @@ def prepare(config: Config, local_ranks: int | None = None) -> Job:
             f"{job.checkpoints} holds checkpoints of an earlier run, but train.resume = false: set "
             "train.resume = true to go on, or another train.out_dir to start anew"
         )
+    _make_folder(job.folder)
     return job
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+    else:
+        if os.access(folder, os.W_OK | os.X_OK):
+            return
+        why = "it may not be written to"
+    raise ConfigError(
+        f"train.out_dir = {str(folder)!r} cannot be used: {why}. Set it to another folder"
+    )
 
 
 def _device(config: Config, local_ranks: int) -> str:

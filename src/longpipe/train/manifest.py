@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from longpipe.data.files import sha256_file
 from longpipe.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
 
 
@@ -27,8 +27,8 @@ class TrainState:
     """`Loader.state()`."""
     seed: int
     """Of everything random in the run: training draws no numbers, so the seed is all there is."""
-    config_digest: str = ""
-    """`Config.digest()` of the run that wrote the checkpoint."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """`Config.plain()` of the run that wrote the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from longpipe.errors import ConfigError, RunError
+from longpipe.train.console import write_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class StepMetrics:
     peak_memory_bytes: int
     """Of the worst rank."""
     global_bubble_predicted: float | None = None
-    """Idle share of ranks * makespan, simulated; None: no forecast."""
+    """(makespan - busy time) / makespan of the rank that is worst, simulated; None: no forecast."""
     global_bubble_measured: float | None = None
     """The same share, measured; None: not traced."""
     mfu: float | None = None
@@ -163,8 +164,7 @@ class PlainSink:
 
     def write(self, metrics: StepMetrics) -> None:
         """Write the line at once."""
-        self._stream.write(f"step {metrics.step}/{self._steps}  {metrics.line()}\n")
-        self._stream.flush()
+        write_line(self._stream, f"step {metrics.step}/{self._steps}  {metrics.line()}")
 
     def close(self) -> None:
         """Nothing to finish: the stream is the caller's."""

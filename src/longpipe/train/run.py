@@ -13,6 +13,7 @@ from longpipe.runtime.p2p import transport_for
 from longpipe.runtime.trace import clock_offset_s
 from longpipe.simulate import measure
 from longpipe.train.checkpoint import clean, resume, training_tensors
+from longpipe.train.config_changes import changes
 from longpipe.train.console import Narrator
 from longpipe.train.corpus import Corpus, open_corpus
 from longpipe.train.export import export_model
@@ -43,7 +44,8 @@ def train(job: Job, *, joins: bool = False) -> str | None:
     """Run the job on local processes of its own or, with `joins`, as a rank that others started.
 
     Returns the report as text on the first rank (and where the processes were started here), else
-    None. Raises LongpipeError with the cause, whichever rank it came from.
+    None, as where all steps were done already. Raises LongpipeError with the cause, whichever rank
+    it came from.
     """
     config = job.config
     if not joins:
@@ -89,7 +91,8 @@ def run_rank(world: World, job: Job) -> str | None:
     try:
         done = _resume(rank)
         if done >= job.config.train.steps:
-            return read_report(job, done) if world.rank == 0 else None
+            narrator.say(read_report(job, done))
+            return None
         with narrator.phase("measuring what each op costs"), peers.busy("measuring costs"):
             found = forecast(world, job, rank.part, rank.transport, rank.boundary, rank.sample)
         if world.rank == 0:
@@ -188,8 +191,11 @@ def _resume(rank: _Rank) -> int:
     for why in found.passed_over:
         rank.narrator.say(f"passed over: {why}")
     rank.narrator.say(f"going on after step {found.state.step}, from {found.path}")
-    if found.state.config_digest != config.digest():
-        rank.narrator.say("note: the configuration is not the one that wrote this checkpoint")
+    if changed := changes(found.state.config, config.plain()):
+        what = "\n  ".join(
+            ("the configuration is not the one that wrote this checkpoint:", *changed)
+        )
+        rank.narrator.say(f"note: {what}")
     return found.state.step
 
 

@@ -173,6 +173,33 @@ def test_validate_reads_segments_of_a_csv(tmp_path: Path) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("form", ["torch-csv", "text"])
+def test_validate_reads_files_from_windows(form: str, tmp_path: Path) -> None:
+    """Spreadsheets and editors there put a byte order mark first, and end lines in two bytes."""
+    text = ok("export", "1f1b", "--ranks", 2, "--microbatches", 2, "--format", form)
+    path = tmp_path / "schedule"
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert ok("validate", path).startswith("ok")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0F1" + 5000 * "0",
+        "# ir 1 | x ranks=1 microbatches=1\nr0: 0F1" + 5000 * "0",
+        "# ir 1 | x ranks=1 microbatches=1\nr1" + 5000 * "0" + ": 0F0 0B0",
+        "# ir 1 | x ranks=1 microbatches=1 segments=" + 100_000 * "[",
+    ],
+    ids=["csv", "op", "row", "field"],
+)
+def test_validate_says_what_is_wrong_with_absurd_numbers(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "schedule"
+    path.write_text(text, encoding="utf-8")
+    result = run("validate", path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: line")
+
+
 def test_trace_compares_what_a_run_left(tmp_path: Path) -> None:
     """Text, JSON, and both files; timelines of several files count together."""
     problem = Problem(2, 2)

@@ -27,7 +27,7 @@ def validate(
     with 1. Messages are checked where the file has them.
     """
     try:
-        what = read(file.read_text(encoding="utf-8"), segments=segments)
+        what = read(file.read_text(encoding="utf-8-sig"), segments=segments)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -8,7 +8,8 @@ from longpipe.ir.kind import Kind
 
 # Longest words first, so that RECV_F is not read as a stray letter.
 _KINDS = "|".join(sorted((kind.value for kind in Kind), key=len, reverse=True))
-_TEXT = re.compile(rf"(\d+)({_KINDS})(\d+)(?:\.(\d+))?", re.ASCII)
+_NUMBER = r"(\d{1,18})"  # enough for any pipeline; Python refuses to convert far longer ones
+_TEXT = re.compile(rf"{_NUMBER}({_KINDS}){_NUMBER}(?:\.{_NUMBER})?", re.ASCII)
 
 
 class Op(NamedTuple):

@@ -28,7 +28,7 @@ _EXAMPLE = "# ir 1 | my-schedule ranks=2 microbatches=4"
 _FIELDS = ("ranks", "microbatches", "chunks", "segments", "placement", "level")
 _LEVELS: dict[str, type[Schedule] | type[Program]] = {"schedule": Schedule, "program": Program}
 _HEADER = re.compile(r"\s*#\s*ir\s+(\S+)\s*\|")
-_ROW = re.compile(r"r(\d+):?", re.ASCII)
+_ROW = re.compile(r"r(\d{1,18}):?", re.ASCII)
 _SKIPPED = frozenset({".", "-"})
 
 
@@ -152,7 +152,7 @@ def _value(line: int, column: int, key: str, value: str) -> object:
         return value
     try:
         return _frozen(json.loads(value))
-    except ValueError:
+    except (ValueError, RecursionError):
         _fail(line, column, f"cannot read {key}={value}: write a number or, without spaces, a list")
 
 

@@ -14,7 +14,7 @@ from longpipe.ir.placement import Placement
 from longpipe.ir.problem import Problem
 from longpipe.ir.schedule import Schedule
 
-_NUMBER = "(0|[1-9][0-9]*)"  # as torch prints it: what it reads more widely is refused
+_NUMBER = "(0|[1-9][0-9]{0,17})"  # as torch prints it: what it reads more widely is refused
 _COMPUTE = re.compile(rf"{_NUMBER}([FBIW]){_NUMBER}")
 _PAIR = re.compile(r"\(([^;()]*);([^;()]*)\)OVERLAP_F_B")
 _DROPPED = re.compile(rf"{_NUMBER}(?:(?:SEND|RECV)_[FB]{_NUMBER}|UNSHARD|RESHARD|REDUCE_GRAD)")

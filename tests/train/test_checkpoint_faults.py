@@ -1,6 +1,7 @@
 """Checkpoints under faults: a kill, a damaged file, a full disk. The last whole one survives."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -210,3 +211,18 @@ def test_a_full_disk_stops_the_metrics_with_a_clear_message(small_disk: Path) ->
     metrics = StepMetrics(1, 2.0, 1.0, 1e-3, 100, 1.0, 1e9, 1)
     with pytest.raises(RunError, match="step 1 cannot be logged: No space left"):
         sink.write(metrics)
+
+
+def test_ranks_that_write_on_disks_of_their_own_are_told(tmp_path: Path) -> None:
+    """Such a checkpoint would look whole, and could never be read."""
+    run_ranks(save_on_own_disk, 2, tmp_path, tmp_path)
+
+
+def save_on_own_disk(rank: int, folder: Path) -> None:
+    own = folder / f"disk{rank}"
+    own.mkdir()
+    os.chdir(own)
+    tensors = {f"model.{rank}.weight": torch.ones(4)}
+    with pytest.raises(CheckpointError, match=r"rank 1 has written .* a disk that all ranks share"):
+        save(Path("run"), tensors, state_of(2), group=dist.group.WORLD)
+    assert latest(Path("run")) is None

@@ -27,8 +27,16 @@ from torch.optim import AdamW
 
 from longpipe.data.files import sync_folder
 from longpipe.errors import CheckpointError
+from longpipe.train.checkpoint_folder import (
+    check_room,
+    check_seen,
+    is_whole,
+    newest_first,
+    newest_whole,
+    remove,
+    step_path,
+)
 from longpipe.train.checkpoint_folder import clean as clean
-from longpipe.train.checkpoint_folder import is_whole, newest_first, newest_whole, remove, step_path
 from longpipe.train.checkpoint_folder import latest as latest
 from longpipe.train.manifest import (
     FileInfo,
@@ -86,11 +94,11 @@ def save(
     needed_bytes = sum(on_all(group, lambda: sum(tensor.nbytes for tensor in tensors.values())))
     staging = Path(on_first(group, partial(_begin, folder, state.step)))
     try:
-        on_first(group, partial(_check_room, staging, needed_bytes))
+        on_first(group, partial(check_room, staging, needed_bytes))
         written = on_all(group, partial(_write, staging, tensors, group))
         on_first(group, partial(_publish, folder, staging, state, written))
     except CheckpointError as error:
-        if _is_first(group):
+        if group is None or group.rank() == 0:
             shutil.rmtree(staging, ignore_errors=True)
         why = _why_not_written(folder, state.step, needed_bytes, error)
         raise CheckpointError(why) from error
@@ -166,12 +174,6 @@ def _begin(folder: Path, step: int) -> str:
     return str(staging)
 
 
-def _check_room(staging: Path, needed_bytes: int) -> None:
-    """Say that the disk is too small before filling it."""
-    if shutil.disk_usage(staging).free < needed_bytes:
-        raise CheckpointError("No space left on device")
-
-
 def _write(
     staging: Path, tensors: Mapping[str, Tensor], group: Group
 ) -> tuple[dict[str, TensorInfo], dict[str, FileInfo]]:
@@ -204,6 +206,7 @@ def _publish(
                 raise CheckpointError(
                     f"{name} is {info} on rank {rank}, but {tensors[name]} on an earlier rank"
                 )
+        check_seen(staging, wrote, rank)
         files |= wrote
     write_manifest(staging, Manifest(state, tensors, files))
     sync_folder(staging)
@@ -285,10 +288,6 @@ def _why_not_written(folder: Path, step: int, needed_bytes: int, error: Checkpoi
         f"Its tensors take {needed_bytes} bytes, {free_bytes} bytes are free there; {kept}. "
         "Free some space and resume, or set train.out_dir to a disk with room"
     )
-
-
-def _is_first(group: Group) -> bool:
-    return group is None or group.rank() == 0
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from longpipe.errors import CheckpointError
-from longpipe.train.manifest import check_files, read_manifest
+from longpipe.train.manifest import FileInfo, check_files, read_manifest
 
 _COMPLETE = re.compile(r"step-(\d{8,})")
 _LEFTOVER = re.compile(r"step-\d{8,}\.tmp-.*")
@@ -44,6 +44,23 @@ def is_whole(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def check_room(staging: Path, needed_bytes: int) -> None:
+    """Say that the disk is too small before filling it."""
+    if shutil.disk_usage(staging).free < needed_bytes:
+        raise CheckpointError("No space left on device")
+
+
+def check_seen(folder: Path, files: Mapping[str, FileInfo], rank: int) -> None:
+    """Refuse files that `rank` has written on a disk of its own, where nobody could load them."""
+    for name, info in files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != info.size_bytes:
+            raise CheckpointError(
+                f"rank {rank} has written {path}, but the first rank does not see it there: "
+                "train.out_dir must be on a disk that all ranks share"
+            )
 
 
 def remove(path: Path) -> None:

@@ -36,7 +36,7 @@ def test_tensors_and_state_come_back(tmp_path: Path) -> None:
 def test_the_manifest_is_json_and_names_every_tensor_and_file(tmp_path: Path) -> None:
     path = save(tmp_path, tensors_of(7), state_of(7))
     content = json.loads((path / "manifest.json").read_text())
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert content["state"]["loader"] == {"sequences": 21, "data": "d"}
     assert content["tensors"]["model.b.weight"] == {"shape": [64], "dtype": "float64"}
     files = {entry.name for entry in path.iterdir()} - {"manifest.json"}

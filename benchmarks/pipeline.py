@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +29,7 @@ from benchmarks.workload import DECODER, Workload
 from longpipe.model import DecoderStage
 from longpipe.runtime.memory import MemoryMeter
 from longpipe.runtime.p2p import GlooTransport
-from longpipe.runtime.store import Store, prefixed
+from longpipe.runtime.store import Store
 
 RANKS = 2
 
@@ -64,7 +65,6 @@ SPECS = (
     Spec("torch", "Interleaved1F1B", chunks=2),
     Spec("torch", "InterleavedZeroBubble", chunks=2),
     Spec("torch", "ZBVZeroBubble", chunks=2, placement="v"),
-    Spec("longpipe", "1f1b"),
     Spec("longpipe", "zb-v", chunks=2),
     Spec("longpipe", "seq1f1b", segments=4),
     Spec("longpipe", "seq1f1b", segments=8),
@@ -157,12 +157,12 @@ def run(rank: int, options: argparse.Namespace, folder: str) -> None:
     store = dist.FileStore(f"{folder}/store", RANKS)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
     group = dist.new_group(backend="gloo")
-    results = []
     for microbatches in options.microbatches:
         work = Workload(DECODER, options.sequence, microbatches)
-        results += bench(rank, work, options, group, store)
-    if rank == 0:
-        Path(folder, "results.json").write_text(json.dumps([asdict(one) for one in results]))
+        results = bench(rank, work, options, group, store)
+        if rank == 0:
+            Path(folder, f"{microbatches}.json").write_text(json.dumps(list(map(asdict, results))))
+            show(json.loads(Path(folder, f"{microbatches}.json").read_text()), options.sequence)
     dist.barrier()
     dist.destroy_process_group()
 
@@ -189,10 +189,11 @@ def bench(
         if result.spec.side == "ideal":
             truth = {n: p.grad.clone() for n, p in parameters(mode) if p.grad is not None}
         result.gradient_error = worst_error(mode, truth)
-        say(
-            rank,
-            f"m={work.microbatches} {result.spec.label}: gradients {result.gradient_error:.1e}",
-        )
+        if isinstance(mode, LongpipeMode):
+            own = prefixed(f"{work.microbatches}/{result.spec.label}", store)
+            result.predicted_s, result.predicted_bytes = mode.forecast(own)
+        error = f"{result.gradient_error:.1e}"
+        say(rank, f"m={work.microbatches} {result.spec.label}: gradients off by {error}")
     optimizers = [torch.optim.AdamW((p for _, p in parameters(mode)), lr=1e-4) for mode in modes]
     for turn in range(options.rounds):
         order = [(turn + i) % len(modes) for i in range(len(modes))]
@@ -201,10 +202,6 @@ def bench(
             results[i].seconds.append(whole_s)
             results[i].pipeline_s.append(pipeline_s)
         say(rank, f"m={work.microbatches} round {turn + 1} of {options.rounds}")
-    for mode, result in zip(modes, results, strict=True):
-        if isinstance(mode, LongpipeMode):
-            own = prefixed(f"{work.microbatches}/{result.spec.label}", store)
-            result.predicted_s, result.predicted_bytes = mode.forecast(own)
     return results
 
 
@@ -225,10 +222,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(run, (options, folder), nprocs=RANKS)
-        results = json.loads(Path(folder, "results.json").read_text())
+        parts = [json.loads(Path(folder, f"{m}.json").read_text()) for m in options.microbatches]
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
-    show(results, options.sequence)
+        options.json.write_text(json.dumps(list(chain(*parts)), indent=1))
 
 
 if __name__ == "__main__":

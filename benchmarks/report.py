@@ -13,7 +13,7 @@ RANKS = 2
 
 
 def show(results: list[dict[str, Any]], tokens: int) -> None:
-    """Print one table per number of micro-batches: speed, memory, forecast."""
+    """Print the table of one number of micro-batches: speed, memory, forecast."""
     console = Console()
     console = Console(width=max(console.width, 132))
     console.print(
@@ -22,9 +22,7 @@ def show(results: list[dict[str, Any]], tokens: int) -> None:
         f"{len(results[0]['seconds'])} interleaved rounds",
         highlight=False,
     )
-    for microbatches in sorted({one["microbatches"] for one in results}):
-        rows = [one for one in results if one["microbatches"] == microbatches]
-        console.print(_table(rows, microbatches, tokens))
+    console.print(_table(results, results[0]["microbatches"], tokens))
 
 
 def label(one: dict[str, Any]) -> str:
@@ -39,11 +37,11 @@ def _table(rows: list[dict[str, Any]], microbatches: int, tokens: int) -> Table:
     torch_speeds = {name: s for name, s in speeds.items() if name.startswith("torch")}
     table = Table(title=f"{microbatches} micro-batch(es)")
     columns = (
-        "mode", "tokens/s", "of ideal", "of torch's best", "of torch's 1F1B", "peak MiB by rank",
-        "of torch's 1F1B", "gradient error", "predicted step", "predicted peak",
+        "mode", "tokens/s", "/ideal", "/torch best", "/torch 1F1B", "peak MiB", "/torch 1F1B",
+        "grad. error", "step forecast", "peak forecast",
     )  # fmt: skip
     for column in columns:
-        table.add_column(column, justify="left" if column == "mode" else "right")
+        table.add_column(column, justify="left" if column == "mode" else "right", no_wrap=True)
     plain = next((one for one in rows if label(one) == "torch 1F1B"), None)
     for one in rows:
         speed = speeds[label(one)]

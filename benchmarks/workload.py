@@ -7,12 +7,12 @@ import torch
 from longpipe.model import Build, DecoderConfig, DecoderStage, MicroBatch, make_stage
 
 DECODER = DecoderConfig(
-    hidden=256,
+    hidden=128,
     layers=8,
-    heads=4,
-    kv_heads=2,
+    heads=2,
+    kv_heads=1,
     head_dim=64,
-    intermediate=704,
+    intermediate=384,
     vocab=2048,
     max_positions=1 << 20,
 )

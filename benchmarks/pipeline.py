@@ -29,7 +29,7 @@ from benchmarks.workload import DECODER, Workload
 from longpipe.model import DecoderStage
 from longpipe.runtime.memory import MemoryMeter
 from longpipe.runtime.p2p import GlooTransport
-from longpipe.runtime.store import Store
+from longpipe.runtime.store import Store, prefixed
 
 RANKS = 2
 

@@ -164,7 +164,7 @@ def test_validate_reads_segments_of_a_csv(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     size = ["--ranks", 2, "--microbatches", 2, "--segments", 2]
     ok("export", "seq1f1b", *size, "--output", path)
-    assert "4 units (2 micro-batches)" in ok("validate", path, "--segments", 2)
+    assert "2 micro-batches in 4 segments" in ok("validate", path, "--segments", 2)
     path.write_text(path.read_text(encoding="utf-8").replace("0F0,0F1", "0F1,0F0"))
     assert run("validate", path).exit_code == 0
     result = run("validate", path, "--segments", 2)

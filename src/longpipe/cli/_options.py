@@ -1,23 +1,39 @@
 """Options that several verbs share: which schedule, of what size, at what costs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from longpipe.cli._files import read_file
 from longpipe.cost import UniformCosts
-from longpipe.ir import Problem, Schedule
-from longpipe.schedules import build, entry
+from longpipe.errors import DataError, ProblemError
+from longpipe.ir import Problem, Program, Schedule
+from longpipe.schedules import Entry, build, entries, entry
+from longpipe.validate import validate
 
-Name = Annotated[str, typer.Argument(help="A schedule that `longpipe zoo` lists.")]
-Ranks = Annotated[int, typer.Option(help="Processes in the pipeline.")]
-Microbatches = Annotated[int, typer.Option(help="Micro-batches of a step.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="A schedule that `longpipe zoo` lists, or a file: our text, or torch's CSV."
+    ),
+]
+Ranks = Annotated[
+    int | None, typer.Option(help="Processes in the pipeline; needed, but not for a file.")
+]
+Microbatches = Annotated[
+    int | None, typer.Option(help="Micro-batches of a step; needed, but not for a file.")
+]
 Chunks = Annotated[
     int | None,
     typer.Option(help="Stages of each rank; what the schedule needs, if not given."),
 ]
 Segments = Annotated[
     str,
-    typer.Option(help="Segments of each micro-batch: one number, or one for each as in `4,4,2`."),
+    typer.Option(
+        help="Segments of each micro-batch: one number, or one for each as in `4,4,2`. "
+        "A file of torch's CSV needs it too."
+    ),
 ]
 Costs = Annotated[
     str,
@@ -29,15 +45,71 @@ Costs = Annotated[
 Comm = Annotated[str, typer.Option(help="Time of one message, in the unit of the costs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_MOST_OPS = 10_000_000  # about 6 GB of memory and two minutes
 _COSTS = {"F": "forward", "I": "input_grad", "W": "weight_grad"}
 
 
-def built(name: str, ranks: int, microbatches: int, chunks: int | None, segments: str) -> Schedule:
-    """The schedule of that name and size."""
-    needed = entry(name).chunks
+def built(
+    name: str, ranks: int | None, microbatches: int | None, chunks: int | None, segments: str
+) -> Schedule:
+    """The schedule of that name and size, or the one in a file of that name, validated."""
+    counts = _segments(segments)
+    about = named(name)
+    if about is None:
+        return _from_file(Path(name), ranks, microbatches, chunks, counts)
+    if ranks is None or microbatches is None:
+        missing = "--ranks" if ranks is None else "--microbatches"
+        raise typer.BadParameter("needed with the name of a schedule", param_hint=missing)
     if chunks is None:
-        chunks = 2 if needed is None else needed
-    return build(name, Problem(ranks, microbatches, chunks, _segments(segments)))
+        chunks = 2 if about.chunks is None else about.chunks
+    problem = Problem(ranks, microbatches, chunks, counts)
+    _refuse_absurd(about, problem)
+    return build(name, problem)
+
+
+def named(name: str) -> Entry | None:
+    """The schedule of that name; None: it is a file, which may not exist."""
+    path = Path(name)
+    known = any(name in (each.name, *each.aliases) for each in entries())
+    if not known and (path.exists() or len(path.parts) > 1 or path.suffix):
+        return None
+    return entry(name)
+
+
+def _from_file(
+    path: Path,
+    ranks: int | None,
+    microbatches: int | None,
+    chunks: int | None,
+    segments: int | tuple[int, ...],
+) -> Schedule:
+    if not path.exists():
+        raise DataError(f"there is no file {path}, nor does `longpipe zoo` list such a schedule")
+    what = read_file(path, segments if isinstance(segments, int) else 1)
+    validate(what)
+    asked = {
+        "ranks": ranks,
+        "microbatches": microbatches,
+        "chunks": chunks,
+        "segments": None if segments == 1 else segments,
+    }
+    for option, value in asked.items():
+        held = getattr(what.problem, option)
+        if value is not None and value != held:
+            raise typer.BadParameter(f"{path} has {option}={held}", param_hint=f"--{option}")
+    return what.schedule() if isinstance(what, Program) else what
+
+
+def _refuse_absurd(about: Entry, problem: Problem) -> None:
+    """Say that it is too much before filling the memory."""
+    segments = problem.segments
+    units = sum(segments) if isinstance(segments, tuple) else problem.microbatches * segments
+    ops = problem.stages * units * (3 if about.splits else 2)
+    if ops > _MOST_OPS:
+        raise ProblemError(
+            f"{about.name} of this size has {ops:,} ops, more than the {_MOST_OPS:,} that the "
+            "command line takes: lower --ranks, --microbatches, --chunks or --segments"
+        )
 
 
 def priced(problem: Problem, costs: str, comm: str) -> UniformCosts:
@@ -45,6 +117,10 @@ def priced(problem: Problem, costs: str, comm: str) -> UniformCosts:
     times: dict[str, str] = {}
     for part in filter(None, costs.split(",")):
         kind, _, time = part.partition("=")
+        if kind.strip() == "B":
+            raise typer.BadParameter(
+                "B is I + W: give its two halves, such as I=1,W=1", param_hint="--costs"
+            )
         if kind.strip() not in _COSTS or not time:
             raise typer.BadParameter(
                 f"{part!r} is not one of F=, I=, W= and a number", param_hint="--costs"

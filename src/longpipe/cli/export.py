@@ -36,8 +36,8 @@ class Format(StrEnum):
 @app.command(epilog="Example: `longpipe export 1f1b --ranks 4 --microbatches 8 --output 1f1b.csv`")
 def export(
     name: Name,
-    ranks: Ranks,
-    microbatches: Microbatches,
+    ranks: Ranks = None,
+    microbatches: Microbatches = None,
     chunks: Chunks = None,
     segments: Segments = "1",
     costs: Costs = "F=1,I=1,W=1",

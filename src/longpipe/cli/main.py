@@ -4,7 +4,9 @@ Importing this module imports every verb, so a verb imports torch only inside it
 """
 
 import importlib
+import os
 import pkgutil
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +35,16 @@ def longpipe(
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; a reader that has seen enough (`| head`) ends it quietly."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is buffered still would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 for _module in pkgutil.iter_modules([str(Path(__file__).parent)]):

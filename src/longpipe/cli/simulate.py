@@ -23,8 +23,8 @@ from longpipe.simulate import simulate as run
 @app.command(epilog="Example: `longpipe simulate seq1f1b --ranks 4 --microbatches 8 --segments 4`")
 def simulate(
     name: Name,
-    ranks: Ranks,
-    microbatches: Microbatches,
+    ranks: Ranks = None,
+    microbatches: Microbatches = None,
     chunks: Chunks = None,
     segments: Segments = "1",
     costs: Costs = "F=1,I=1,W=1",

@@ -13,7 +13,11 @@ from longpipe.cli._app import app
 _INTERRUPTED = 130  # what shells give for SIGINT
 
 
-@app.command(epilog="Example: `longpipe train examples/demo.toml train.steps=20`")
+@app.command(
+    epilog="Example: `longpipe train examples/demo.toml train.steps=20`",
+    # Settings that somebody writes as options come here, to be answered with the right form.
+    context_settings={"ignore_unknown_options": True},
+)
 def train(
     config: Annotated[Path, typer.Argument(help="A TOML file; examples/ has some.")],
     overrides: Annotated[
@@ -25,6 +29,12 @@ def train(
     Starts its own processes on this machine, or joins the ranks that torchrun or srun started.
     Goes on from the newest checkpoint in train.out_dir, if there is one.
     """
+    for word in (str(config), *(overrides or ())):
+        if word.startswith("-"):
+            right = word.lstrip("-") if "=" in word else "train.steps=3"
+            raise typer.BadParameter(
+                f"{word} is no option: write {right} without dashes, after the file"
+            )
     import os
 
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from longpipe.cli._app import app
-from longpipe.errors import DataError
-from longpipe.ir import Program, read
+from longpipe.cli._files import read_file
+from longpipe.ir import Problem, Program
 from longpipe.validate import validate as check
 
 
@@ -26,17 +26,22 @@ def validate(
     Prints what is in it, or the first fault (rank, position, the ops, what to change) and exits
     with 1. Messages are checked where the file has them.
     """
-    try:
-        what = read(file.read_text(encoding="utf-8-sig"), segments=segments)
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text file: {error}") from error
+    what = read_file(file, segments)
     check(what, buffers=buffers)
     problem = what.problem
     level = "program" if isinstance(what, Program) else "schedule"
     print(
-        f"ok: {level} of {sum(map(len, what.rows))} ops on {problem.ranks} ranks, "
-        f"{problem.stages} stages, {len(problem.units())} units "
-        f"({problem.microbatches} micro-batches)"
+        f"ok: {level} of {_count(sum(map(len, what.rows)), 'op')} on "
+        f"{_count(problem.ranks, 'rank')}, {_count(problem.stages, 'stage')}, {_work(problem)}"
     )
+
+
+def _work(problem: Problem) -> str:
+    text = _count(problem.microbatches, "micro-batch", "es")
+    if problem.segments_max > 1:
+        text += f" in {len(problem.units())} segments"
+    return text
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else plural}"

@@ -29,6 +29,7 @@ _FIELDS = ("ranks", "microbatches", "chunks", "segments", "placement", "level")
 _LEVELS: dict[str, type[Schedule] | type[Program]] = {"schedule": Schedule, "program": Program}
 _HEADER = re.compile(r"\s*#\s*ir\s+(\S+)\s*\|")
 _ROW = re.compile(r"r(\d{1,18}):?", re.ASCII)
+_ACTION = re.compile(r"[\s,]*\(?\d+[A-Z]", re.ASCII)  # the first cell of a CSV that is not empty
 _SKIPPED = frozenset({".", "-"})
 
 
@@ -106,6 +107,11 @@ def read(text: str, *, segments: int = 1) -> Schedule | Program:
     start = text.lstrip()
     if start.startswith("#") or _ROW.match(start):
         return from_text(text)
+    if not _ACTION.match(start):
+        raise ScheduleError(
+            "line 1: this is neither our text, which begins with a line such as "
+            f"{_EXAMPLE!r}, nor torch's CSV, which has a line such as 0F0,0F1,0B0,0B1 for each rank"
+        )
     return from_torch_csv(text, segments=segments)
 
 

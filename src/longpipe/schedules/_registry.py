@@ -107,8 +107,10 @@ def entry(name: str) -> Entry:
     """The schedule called `name` (or an alias); ProblemError with the nearest names otherwise."""
     entries()
     if name not in _entries:
-        near = difflib.get_close_matches(name, _entries, n=3) or [e.name for e in entries()]
-        raise ProblemError(f"no schedule is called {name!r}; did you mean {' or '.join(near)}?")
+        near = difflib.get_close_matches(name, _entries, n=3)
+        known = f"known are {', '.join(each.name for each in entries())}"
+        hint = f"did you mean {' or '.join(near)}?" if near else known
+        raise ProblemError(f"no schedule is called {name!r}; {hint}")
     return _entries[name]
 
 

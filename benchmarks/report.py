@@ -15,7 +15,7 @@ RANKS = 2
 def show(results: list[dict[str, Any]], tokens: int) -> None:
     """Print the table of one number of micro-batches: speed, memory, forecast."""
     console = Console()
-    console = Console(width=max(console.width, 132))
+    console = Console(width=max(console.width, 150))
     console.print(
         f"{date.today()}, {platform.processor() or platform.machine()}, torch {torch.__version__}, "
         f"{RANKS} processes of one thread, sequences of {tokens} tokens, medians of "
@@ -38,7 +38,7 @@ def _table(rows: list[dict[str, Any]], microbatches: int, tokens: int) -> Table:
     table = Table(title=f"{microbatches} micro-batch(es)")
     columns = (
         "mode", "tokens/s", "/ideal", "/torch best", "/torch 1F1B", "peak MiB", "/torch 1F1B",
-        "grad. error", "step forecast", "peak forecast",
+        "grad. error", "forecast: step", "peak",
     )  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column == "mode" else "right", no_wrap=True)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from longpipe.runtime.processes import Identity, State
 from longpipe.runtime.progress import Progress, Wait
 from longpipe.runtime.ranks import Places, Sign, judge
 from longpipe.runtime.rendezvous import Seat, find_seat, first_host
-from longpipe.runtime.store import process_store
+from longpipe.runtime.store import process_store, tcp_store
 from longpipe.schedules import build
 
 NOW_S = 100.0
@@ -188,3 +189,12 @@ def test_a_failure_names_rank_op_and_cause():
     program = add_messages(build("seq1f1b", Problem(2, 2, 1, segments=3)))
     with pytest.raises(RunError, match=r"rank 1, step 0, op \d+ \(1F0\.1\): ValueError: a bad"):
         run_local(program, stage=Fails)
+
+
+def test_a_port_that_is_taken_or_silent_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RunError, match=rf"port {port}, cannot be served here: .* MASTER_PORT"):
+            tcp_store("127.0.0.1", port, 2, hosts=True, timeout_s=1.0)
+    with pytest.raises(RunError, match=rf"port {port}, does not answer: set MASTER_ADDR"):
+        tcp_store("127.0.0.1", port, 2, hosts=False, timeout_s=1.0)

@@ -41,9 +41,19 @@ class Store(Protocol):
 
 
 def tcp_store(address: str, port: int, ranks: int, *, hosts: bool, timeout_s: float) -> Store:
-    """A store over TCP; the rank that `hosts` serves it as long as it lives."""
+    """A store over TCP; the rank that `hosts` serves it as long as it lives.
+
+    Raises RunError where it cannot be served, or does not answer within `timeout_s`.
+    """
     timeout = timedelta(seconds=timeout_s)
-    made = _torch.TCPStore(address, port, ranks, hosts, timeout=timeout, wait_for_workers=False)
+    try:
+        made = _torch.TCPStore(address, port, ranks, hosts, timeout=timeout, wait_for_workers=False)
+    except RuntimeError as error:
+        what = "cannot be served here" if hosts else "does not answer"
+        raise RunError(
+            f"the store of the ranks at {address}, port {port}, {what}: set MASTER_ADDR to the "
+            f"host of rank 0, and MASTER_PORT to a port that is free there ({error})"
+        ) from error
     return cast(Store, made)
 
 

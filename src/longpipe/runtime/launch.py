@@ -2,16 +2,18 @@
 
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from time import sleep
 from typing import Any
 from uuid import uuid4
@@ -33,6 +35,7 @@ _NOISY = (
     "torch.distributed.elastic.multiprocessing.api",
     "torch.multiprocessing.spawn",
 )
+_INTERRUPTED = "longpipe: KeyboardInterrupt"  # what a local rank gives that the user has stopped
 _CLOSING_S = 60.0  # the store's host waits so long for the others to end
 
 
@@ -112,15 +115,43 @@ def _start_local(work: Work, args: tuple[object, ...], options: Launch) -> Any:
         local_addr="127.0.0.1",
         max_restarts=options.restarts,
         start_method="spawn",
+        signals_to_handle="SIGTERM,SIGHUP,SIGQUIT",  # SIGINT: see `_passing_on_sigint`
     )
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with TemporaryDirectory(prefix="longpipe-") as reports:
+    with TemporaryDirectory(prefix="longpipe-") as reports, _passing_on_sigint():
         try:
             results = elastic_launch(config, _local_rank)(os.getpid(), work, args, options, reports)
         except ChildFailedError as error:
             raise RunError(_failures(error, Path(reports))) from error
+    if _INTERRUPTED in results.values():
+        raise KeyboardInterrupt
     return results[0]
+
+
+@contextmanager
+def _passing_on_sigint() -> Iterator[None]:
+    """Inside, SIGINT is for the ranks, which end their step and write a checkpoint.
+
+    Torch's launcher would kill them after 30 s, and a step over long sequences may take longer.
+    """
+
+    def pass_on(number: int, _: object) -> None:
+        ranks = multiprocessing.active_children()
+        if not ranks:
+            raise KeyboardInterrupt
+        for rank in ranks:
+            if rank.pid is not None:
+                os.kill(rank.pid, number)
+
+    if current_thread() is not main_thread():  # which has no say over signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _local_rank(
@@ -130,7 +161,10 @@ def _local_rank(
     die_with(parent)
     seat = find_seat(os.environ)
     assert seat is not None, "the elastic launcher gives every process a rank"
-    return _run_rank(seat, work, args, options, Path(reports))
+    try:
+        return _run_rank(seat, work, args, options, Path(reports))
+    except KeyboardInterrupt:  # a failure would make the launcher end the other ranks at once
+        return _INTERRUPTED
 
 
 def _failures(error: ChildFailedError, reports: Path) -> str:

@@ -119,10 +119,12 @@ def _start_local(work: Work, args: tuple[object, ...], options: Launch) -> Any:
     )
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with TemporaryDirectory(prefix="longpipe-") as reports, _passing_on_sigint():
+    with TemporaryDirectory(prefix="longpipe-") as reports, _passing_on_sigint() as passed:
         try:
             results = elastic_launch(config, _local_rank)(os.getpid(), work, args, options, reports)
         except ChildFailedError as error:
+            if passed and not any(Path(reports).iterdir()):
+                raise KeyboardInterrupt from None
             raise RunError(_failures(error, Path(reports))) from error
     if _INTERRUPTED in results.values():
         raise KeyboardInterrupt
@@ -130,13 +132,16 @@ def _start_local(work: Work, args: tuple[object, ...], options: Launch) -> Any:
 
 
 @contextmanager
-def _passing_on_sigint() -> Iterator[None]:
+def _passing_on_sigint() -> Iterator[list[int]]:
     """Inside, SIGINT is for the ranks, which end their step and write a checkpoint.
 
     Torch's launcher would kill them after 30 s, and a step over long sequences may take longer.
     """
 
+    passed: list[int] = []
+
     def pass_on(number: int, _: object) -> None:
+        passed.append(number)
         ranks = multiprocessing.active_children()
         if not ranks:
             raise KeyboardInterrupt
@@ -145,11 +150,11 @@ def _passing_on_sigint() -> Iterator[None]:
                 os.kill(rank.pid, number)
 
     if current_thread() is not main_thread():  # which has no say over signals
-        yield
+        yield passed
         return
     before = signal.signal(signal.SIGINT, pass_on)
     try:
-        yield
+        yield passed
     finally:
         signal.signal(signal.SIGINT, before)
 

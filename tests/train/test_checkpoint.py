@@ -122,7 +122,7 @@ class Run:
         return losses
 
     def save(self, folder: Path) -> None:
-        state = TrainState(self.step, self.loader.state(), seed=0)
+        state = TrainState(self.step, self.loader.state())
         save(folder, training_tensors(self.held, self.optimizer), state)
 
     def resume(self, folder: Path) -> None:

@@ -54,7 +54,6 @@ class Launch:
     pin: bool = False
     hang_timeout_s: float = 300.0
     meet_timeout_s: float = 300.0
-    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def _start_local(work: Work, args: tuple[object, ...], options: Launch) -> Any:
         rdzv_backend="c10d",
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
-        max_restarts=options.restarts,
+        max_restarts=0,
         start_method="spawn",
         signals_to_handle="SIGTERM,SIGHUP,SIGQUIT",  # SIGINT: see `_passing_on_sigint`
     )

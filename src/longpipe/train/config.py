@@ -200,8 +200,6 @@ class TrainConfig(Section):
     """Sequences per micro-batch."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """Type of the arithmetic; bfloat16 keeps float32 weights for the optimizer."""
-    seed: int = 0
-    """Seed of everything random in the run, except the data's order and the initial weights."""
     out_dir: str = "runs/longpipe"
     """Folder for checkpoints, metrics, traces and the resolved config."""
     resume: bool = True
@@ -210,7 +208,7 @@ class TrainConfig(Section):
     """If the newest checkpoint is damaged, take the newest whole one instead of stopping."""
     log_every: PositiveInt = 1
     """Steps between metrics lines."""
-    checkpoint_every: NonNegativeInt = 0
+    checkpoint_every: NonNegativeInt = 100
     """Steps between checkpoints; 0: only one at the end."""
     keep: PositiveInt = 2
     """Checkpoints to keep."""
@@ -224,6 +222,8 @@ class TrainConfig(Section):
     """A rank that waits longer than this for a message stops the run and says which message."""
     threads: PositiveInt = 1
     """CPU threads per rank."""
+    pin: bool = False
+    """Bind each local rank to a CPU core of its own; only where no other run uses the cores."""
     device_tflops: PositiveFloat | None = None
     """Peak TFLOP/s of one device at this precision; set it to have MFU in the metrics."""
     tensorboard: bool = False

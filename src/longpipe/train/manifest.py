@@ -25,8 +25,6 @@ class TrainState:
     """Optimizer steps done."""
     loader: Mapping[str, Any]
     """`Loader.state()`."""
-    seed: int
-    """Of everything random in the run: training draws no numbers, so the seed is all there is."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """`Config.plain()` of the run that wrote the checkpoint."""
 

@@ -55,6 +55,7 @@ def train(job: Job, *, joins: bool = False) -> str | None:
         ranks=config.pipeline.ranks,
         device=job.device,
         threads=config.train.threads,
+        pin=config.train.pin,
         hang_timeout_s=config.train.hang_timeout_s,
     )
     text: str | None = launch(run_rank, job, options=options)

@@ -178,7 +178,7 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         config, job = self.job.config, self.job
-        state = TrainState(step, self.loader.state(), config.train.seed, config.plain())
+        state = TrainState(step, self.loader.state(), config.plain())
         with self.peers.busy(f"writing the checkpoint of step {step}"):
             save(
                 job.checkpoints,

@@ -3,6 +3,7 @@
 import torch
 
 from benchmarks.workload import Workload
+from longpipe.cost import MeasuredCosts
 from longpipe.cost.flops import DecoderShape, StageShape, coefficients
 from longpipe.ir import Problem, Program, Segment, segments_from_lengths
 from longpipe.model import DecoderStage
@@ -41,12 +42,15 @@ class LongpipeMode:
         """Forward and backward of the whole batch."""
         self.executor.run_step(self._batches, self._scale)
 
-    def forecast(self, store: Store) -> tuple[float, tuple[float, ...]]:
-        """Seconds of a step and peak bytes of each rank, from costs measured op by op."""
-        costs = measure_costs(
+    def costs(self, store: Store) -> MeasuredCosts:
+        """Seconds and bytes of every op on this machine; they hold for any micro-batch count."""
+        return measure_costs(
             self.program, self._rank, self.modules, self._batches[0], self.boundary,
             self._transport, store,
         )  # fmt: skip
+
+    def forecast(self, costs: MeasuredCosts) -> tuple[float, tuple[float, ...]]:
+        """Seconds of a step and peak bytes of each rank."""
         found = measure(simulate(self.program, costs))
         assert found.peak_memory is not None, "measured costs know memory"
         return found.makespan_s, tuple(found.peak_memory)

@@ -26,6 +26,7 @@ from benchmarks.peer_longpipe import IdealMode, LongpipeMode
 from benchmarks.peer_torch import TorchMode
 from benchmarks.report import show
 from benchmarks.workload import DECODER, Workload
+from longpipe.cost import MeasuredCosts
 from longpipe.model import DecoderStage
 from longpipe.runtime.memory import MemoryMeter
 from longpipe.runtime.p2p import GlooTransport
@@ -157,9 +158,10 @@ def run(rank: int, options: argparse.Namespace, folder: str) -> None:
     store = dist.FileStore(f"{folder}/store", RANKS)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
     group = dist.new_group(backend="gloo")
+    costs: dict[str, MeasuredCosts] = {}
     for microbatches in options.microbatches:
         work = Workload(DECODER, options.sequence, microbatches)
-        results = bench(rank, work, options, group, store)
+        results = bench(rank, work, options, group, store, costs)
         if rank == 0:
             Path(folder, f"{microbatches}.json").write_text(json.dumps(list(map(asdict, results))))
             show(json.loads(Path(folder, f"{microbatches}.json").read_text()), options.sequence)
@@ -168,9 +170,14 @@ def run(rank: int, options: argparse.Namespace, folder: str) -> None:
 
 
 def bench(
-    rank: int, work: Workload, options: argparse.Namespace, group: dist.ProcessGroup, store: Store
+    rank: int,
+    work: Workload,
+    options: argparse.Namespace,
+    group: dist.ProcessGroup,
+    store: Store,
+    costs: dict[str, MeasuredCosts],
 ) -> list[Result]:
-    """All modes at one number of micro-batches."""
+    """All modes at one number of micro-batches; `costs` keeps what was measured for forecasts."""
     specs = [spec for spec in SPECS if not options.only or options.only in spec.label]
     if specs[0].side != "ideal":
         specs.insert(0, SPECS[0])
@@ -190,8 +197,10 @@ def bench(
             truth = {n: p.grad.clone() for n, p in parameters(mode) if p.grad is not None}
         result.gradient_error = worst_error(mode, truth)
         if isinstance(mode, LongpipeMode):
-            own = prefixed(f"{work.microbatches}/{result.spec.label}", store)
-            result.predicted_s, result.predicted_bytes = mode.forecast(own)
+            label = result.spec.label
+            if label not in costs:
+                costs[label] = mode.costs(prefixed(label, store))
+            result.predicted_s, result.predicted_bytes = mode.forecast(costs[label])
         error = f"{result.gradient_error:.1e}"
         say(rank, f"m={work.microbatches} {result.spec.label}: gradients off by {error}")
     optimizers = [torch.optim.AdamW((p for _, p in parameters(mode)), lr=1e-4) for mode in modes]

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import torch.distributed as dist
 from local_step import batches_of, boundary_of
 from toy_stages import ToyStage, scale_of
 
@@ -13,7 +14,7 @@ from longpipe.passes import add_messages
 from longpipe.runtime import Executor
 from longpipe.runtime.launch import World
 from longpipe.runtime.p2p import transport_for
-from longpipe.runtime.watchdog import POLL_S
+from longpipe.runtime.watchdog import POLL_S, SILENT_S
 from longpipe.schedules import build
 
 FORWARDS_BEFORE = 18  # of a stage: one step has 16
@@ -57,3 +58,21 @@ def faulty_steps(world: World, fault: str, culprit: int, folder: str) -> None:
     )  # fmt: skip
     for _ in range(2):
         executor.run_step(batches, scale_of(batches))
+
+
+def stopped_in_setup(world: World, culprit: int, folder: str) -> None:
+    """`culprit` is stopped while no rank waits for it: they work on their own."""
+    (Path(folder) / f"{world.rank}.pid").write_text(str(os.getpid()))
+    world.watchdog.progress.activity = "preparing the data"
+    time.sleep(3 * POLL_S)
+    if world.rank == culprit:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(10_000)
+
+
+def slow_in_setup(world: World, timeout_s: float) -> str:
+    """The first rank works for longer than the timeout, and the others wait for it."""
+    if world.rank == 0:
+        time.sleep(timeout_s + SILENT_S)
+    dist.barrier()
+    return "done"

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_work import faulty_steps
+from fault_work import faulty_steps, slow_in_setup, stopped_in_setup
 
 from longpipe.errors import RunError
 from longpipe.runtime.launch import Launch, launch
@@ -50,3 +50,17 @@ def test_all_ranks_end_and_the_message_names_the_cause(fault, culprit, tmp_path)
     assert f"({culprit}F" in text, f"the culprit's op is not named: {text}"
     if fault != "raise":
         assert f"from rank {culprit}" in text, f"the message waited for is not named: {text}"
+
+
+def test_a_rank_that_is_stopped_while_nobody_waits_ends_the_run(tmp_path):
+    begin_s = time.monotonic()
+    options = Launch(ranks=2, threads=1, hang_timeout_s=HANG_TIMEOUT_S)
+    with pytest.raises(RunError, match=r"rank 0 is stopped by a signal.*preparing the data"):
+        launch(stopped_in_setup, 0, str(tmp_path), options=options)
+    assert time.monotonic() - begin_s < START_S + ENDS_S["stop"]
+    assert not alive(tmp_path), "a process outlives the run"
+
+
+def test_a_rank_that_takes_its_time_outside_steps_is_left_alone():
+    options = Launch(ranks=2, threads=1, hang_timeout_s=HANG_TIMEOUT_S)
+    assert launch(slow_in_setup, HANG_TIMEOUT_S, options=options) == "done"

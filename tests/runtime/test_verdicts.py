@@ -19,7 +19,7 @@ from longpipe.runtime.agree import agree, facts_of
 from longpipe.runtime.local import LocalFabric, run_ranks
 from longpipe.runtime.processes import Identity, State
 from longpipe.runtime.progress import Progress, Wait
-from longpipe.runtime.ranks import Places, Sign, judge
+from longpipe.runtime.ranks import Places, Sign, Suspects, judge
 from longpipe.runtime.rendezvous import Seat, find_seat, first_host
 from longpipe.runtime.store import process_store, tcp_store
 from longpipe.schedules import build
@@ -198,3 +198,23 @@ def test_a_port_that_is_taken_or_silent_is_named():
             tcp_store("127.0.0.1", port, 2, hosts=True, timeout_s=1.0)
     with pytest.raises(RunError, match=rf"port {port}, does not answer: set MASTER_ADDR"):
         tcp_store("127.0.0.1", port, 2, hosts=False, timeout_s=1.0)
+
+
+def suspect(state: State, since_s: float, *, left: bool = False) -> int | None:
+    """What is found `since_s` after rank 1 has first been seen in a state."""
+    places, suspects = Places(), Suspects()
+    if left:
+        places.left.add(1)
+    states = {0: State.RUNNING, 1: state}
+    times = {"timeout_s": 30.0, "silent_s": 30.0}
+    assert suspects.find(places, states, NOW_S, read_s=NOW_S - 1, **times) is None
+    now_s = NOW_S + since_s
+    return suspects.find(places, states, now_s, read_s=now_s, **times)
+
+
+def test_a_lifeless_rank_is_found_though_nobody_waits():
+    assert suspect(State.GONE, 1.0) == 1
+    assert suspect(State.GONE, 1.0, left=True) is None, "it ended as it should"
+    assert suspect(State.STOPPED, 1.0) is None, "a debugger may have stopped it for a moment"
+    assert suspect(State.STOPPED, 31.0) == 1
+    assert suspect(State.RUNNING, 1000.0) is None, "honest work takes as long as it takes"

@@ -228,7 +228,7 @@ def _run_rank(
     try:
         result = work(world, *args)
     except KeyboardInterrupt:  # the user's wish, and no fault: all ranks get it
-        _part(seat, store)
+        _part(seat, store, watchdog)
         watchdog.close()
         raise
     except BaseException as error:
@@ -240,7 +240,7 @@ def _run_rank(
             sleep(4 * POLL_S)
         raise
     watchdog.progress.activity = "finished"
-    _part(seat, store)
+    _part(seat, store, watchdog)
     watchdog.close()
     signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
     dist.destroy_process_group()
@@ -254,8 +254,9 @@ def _on_purpose(error: BaseException) -> bool:
     )
 
 
-def _part(seat: Seat, store: Store) -> None:
+def _part(seat: Seat, store: Store, watchdog: Watchdog) -> None:
     """The store's host outlives the others, or they would take its end for a fault."""
+    watchdog.leave()
     store.set(f"closed/{seat.rank}", "")
     if seat.hosts:
         names = [f"closed/{rank}" for rank in range(seat.ranks)]

@@ -42,8 +42,9 @@ class Sign(NamedTuple):
 
 @dataclass(slots=True)
 class Places:
-    """The last sign of each rank, and when it was first seen on this rank's clock."""
+    """The last sign of each rank, when it was first seen on this rank's clock, and who has left."""
 
+    left: set[int] = field(default_factory=set)  # ended as they should
     _seen: dict[int, tuple[Sign, float]] = field(default_factory=dict)
 
     def note(self, rank: int, sign: Sign, now_s: float) -> None:
@@ -63,6 +64,46 @@ class Places:
     def complete(self, ranks: int) -> bool:
         """Whether every rank has given a sign."""
         return len(self._seen) == ranks
+
+
+@dataclass(slots=True)
+class Suspects:
+    """The ranks that look lifeless, and since when; whatever they and this rank are doing."""
+
+    _since: dict[int, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self._since)
+
+    def forget(self) -> None:
+        """Begin anew: this process was stopped itself."""
+        self._since.clear()
+
+    def find(
+        self,
+        places: Places,
+        states: Mapping[int, State],
+        now_s: float,
+        *,
+        read_s: float,
+        timeout_s: float,
+        silent_s: float,
+    ) -> int | None:
+        """A rank that is dead, or has been stopped for `timeout_s` or silent for `silent_s`.
+
+        The ranks' places were last read at `read_s`: a rank is given only after one more look at
+        what it may have said before its end.
+        """
+        for rank, state in states.items():
+            silent = places.silence_s(rank, now_s) > silent_s
+            if rank in places.left or not (state in (State.GONE, State.STOPPED) or silent):
+                self._since.pop(rank, None)
+                continue
+            since_s = self._since.setdefault(rank, now_s)
+            stopped = state is State.STOPPED and not silent
+            if read_s > since_s and now_s - since_s >= (timeout_s if stopped else 0.0):
+                return rank
+        return None
 
 
 class Verdict(NamedTuple):

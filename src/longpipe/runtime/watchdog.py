@@ -8,8 +8,8 @@ Bounds, from the fault to the end of every process, given that these are schedul
 - a rank raises: POLL_S + GRACE_S
 - a rank is killed: the op that a neighbour is running, then POLL_S + GRACE_S; SILENT_S more
   between machines, where a process cannot be looked up
-- a rank hangs or is stopped while others wait for it: hang_timeout_s + SILENT_S + GRACE_S +
-  2 POLL_S
+- a rank hangs in a step while others wait for it, or is stopped at any time: hang_timeout_s +
+  SILENT_S + GRACE_S + 2 POLL_S. Outside steps (set-up, checkpoints) honest work has no limit
 - the process that hosts the store dies or stops: STORE_SILENT_S + GRACE_S + 2 POLL_S
 """
 
@@ -18,14 +18,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Event, Thread
 from time import monotonic, sleep
 
 from longpipe.errors import RunError
 from longpipe.runtime.processes import Identity, State
 from longpipe.runtime.progress import Progress
-from longpipe.runtime.ranks import Places, Sign, judge
+from longpipe.runtime.ranks import Places, Sign, Suspects, judge
 from longpipe.runtime.store import Store
 
 POLL_S = 0.5  # between two looks
@@ -60,6 +60,8 @@ class Watchdog:
         self._own = Identity.own()
         self._peers: dict[int, Identity] = {}
         self._places = Places()
+        self._suspects = Suspects()
+        self._read_s = 0.0  # when the last look at the others' places began
         self._closed = Event()
         self._suspicious = Event()  # asks the talking thread to read the others' places
         self._reason: str | None = None
@@ -80,6 +82,10 @@ class Watchdog:
         self._answered_s = self._moved_s = monotonic()
         for name, target in (("talks", self._talk), ("watches", self._watch)):
             Thread(target=target, name=f"longpipe {name}", daemon=True).start()
+
+    def leave(self) -> None:
+        """Say that this rank's work is done, before its end, which others may see."""
+        self._store.set(f"left/{self._rank}", "")
 
     def close(self) -> None:
         """Stop watching: this rank has ended well, or is about to raise."""
@@ -154,6 +160,7 @@ class Watchdog:
             if now_place != place:
                 place, self._moved_s = now_place, monotonic()
             beat += 1
+            began_s = monotonic()
             sign = Sign.of(self.progress, beat, monotonic() - self._moved_s)
             try:
                 store.set(f"at/{self._rank}", sign.to_json())
@@ -162,15 +169,19 @@ class Watchdog:
                     self._announcement = None
                 if self._reason is None and store.check(["stop"]):
                     self._reason = store.get("stop").decode()
-                if self._suspicious.is_set():
-                    self._read_places(store)
+                if self._suspicious.is_set() or self._suspects:
+                    self._read_places(store, range(self._ranks))
+                else:  # each rank is in the eye of the one before it
+                    self._read_places(store, [(self._rank + 1) % self._ranks])
             except RuntimeError as error:
                 self._store_error = str(error)
                 return
-            self._answered_s = monotonic()
+            self._read_s, self._answered_s = began_s, monotonic()
 
-    def _read_places(self, store: Store) -> None:
-        for rank in range(self._ranks):
+    def _read_places(self, store: Store, ranks: Iterable[int]) -> None:
+        for rank in ranks:
+            if store.check([f"left/{rank}"]):
+                self._places.left.add(rank)
             key = f"at/{rank}"
             if store.check([key]):
                 self._places.note(rank, Sign.from_json(store.get(key)), monotonic())
@@ -181,9 +192,11 @@ class Watchdog:
             now_s = monotonic()
             if now_s - looked_s > SILENT_S:  # this process was stopped itself: all start afresh
                 self._answered_s = self._moved_s = now_s
+                self._suspects.forget()
             looked_s = now_s
             if self._reason is None:
-                self._reason = self._own_reason()
+                found = self._own_reason()
+                self._reason = self._reason or found
             if self._reason is not None:
                 self.progress.stop = self._reason
                 self._end(self._reason)
@@ -195,7 +208,7 @@ class Watchdog:
             return self._lost_store()
         waited_s = now_s - self._moved_s
         if self.progress.waiting is None:
-            return None
+            return self._lifeless_rank(now_s)
         # read the others' places early enough to know, in time, who has fallen silent
         if waited_s > self._hang_timeout_s - SILENT_S - 2 * POLL_S:
             self._suspicious.set()
@@ -207,6 +220,27 @@ class Watchdog:
         self._announcement = verdict.text
         self._kill_lifeless(verdict.culprit)
         return verdict.text
+
+    def _lifeless_rank(self, now_s: float) -> str | None:
+        """What to say of a rank that will never go on, though this one does not wait for it yet."""
+        states = {rank: who.state(self._own) for rank, who in self._peers.items()}
+        rank = self._suspects.find(
+            self._places,
+            states,
+            now_s,
+            read_s=self._read_s,
+            timeout_s=self._hang_timeout_s,
+            silent_s=max(self._hang_timeout_s, SILENT_S),
+        )
+        if rank is None:
+            return None
+        state = states[rank]
+        what = state if state is State.STOPPED else "silent: it gives no sign of life"
+        told = f"rank {rank} is {what}; last seen {self._places.sign(rank)}."
+        told = f"{self._obituary(rank) if state is State.GONE else told} {self._seen_by()}"
+        self._announcement = told
+        self._kill_lifeless(rank)
+        return told
 
     def _await_places(self) -> None:
         """Let the talking thread look once more for a reason, and read where everybody was."""

@@ -22,6 +22,8 @@ QK_NORM = DecoderConfig(
     qk_norm=True, model_type="qwen3",
 )  # fmt: skip
 WIDE_KV = DecoderConfig(64, 3, heads=4, kv_heads=4, head_dim=16, intermediate=64, vocab=900)
+# The loss takes two pieces for 512 tokens, the second of them shorter for 400.
+WIDE_HEAD = DecoderConfig(64, 3, heads=4, kv_heads=2, head_dim=16, intermediate=176, vocab=5000)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -105,8 +107,14 @@ class Run:
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["B", "I and W"])
-@pytest.mark.parametrize("lengths", [(220, 160, 132), (TOKENS,), (400, 56, 56)], ids=str)
-@pytest.mark.parametrize("config", [CONFIG, QK_NORM, WIDE_KV], ids=["plain", "qk_norm", "wide_kv"])
+@pytest.mark.parametrize(
+    "lengths", [(220, 160, 132), (TOKENS,), (400, 56, 56), (32,) * 16], ids=str
+)
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, QK_NORM, WIDE_KV, WIDE_HEAD],
+    ids=["plain", "qk_norm", "wide_kv", "wide_head"],
+)
 @pytest.mark.parametrize(
     "shape",
     [StageShape(3), StageShape(2, first=True), StageShape(3, last=True)],
@@ -117,9 +125,9 @@ def test_predicted_bytes_are_the_real_ones(
 ) -> None:
     torch.set_num_threads(1)
     sizes = DecoderShape.from_hf(config.to_hf())
-    predicted = Activations(sizes, shape, TOKENS, rows=1, dtype_bytes=4, grad_bytes=4)
-    run = Run(config, shape, torch.float32)
     segments = segments_from_lengths(lengths)
+    predicted = Activations(sizes, shape, segments, rows=1, dtype_bytes=4, grad_bytes=4)
+    run = Run(config, shape, torch.float32)
     order = [(Kind.F, segment) for segment in segments]
     order += [(Kind.I if split else Kind.B, segment) for segment in reversed(segments)]
     if split:

@@ -2,9 +2,11 @@
 
 It follows `longpipe.model` tensor by tensor: a layer keeps its input and the input of its MLP,
 the rotated queries, attention's output and log-sum-exp, and the gate and up projections; norms and
-the SwiGLU product are made again. Not counted: weights, their gradients, optimizer state, tokens,
-labels, rotary tables, receive buffers that no op has taken yet, the allocator's own rounding, and
-the wide copies that half precision needs for weight gradients on CPUs.
+the SwiGLU product are made again. The head keeps the input of its norm; logits are made a few
+rows at a time, and again in the backward.
+Not counted: weights, their gradients, optimizer state, tokens, labels, rotary tables, receive
+buffers that no op has taken yet, the allocator's own rounding, and the wide copies that half
+precision needs for weight gradients on CPUs.
 Packed documents are counted as one: an upper bound, exact for one document.
 """
 
@@ -13,20 +15,22 @@ from dataclasses import dataclass
 from longpipe.cost.flops import DecoderShape, StageShape
 from longpipe.ir import Kind, Segment
 
-_LOSS_WORDS = 1 << 20  # logits that the loss widens at a time
+# Logits that the loss works on at a time, but never fewer rows than this.
+_CHUNK_WORDS, _CHUNK_ROWS = 1 << 20, 256
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """Memory of the ops of one stage for micro-batches of `rows` sequences of `tokens` each.
+    """Memory of the ops of one stage for micro-batches of `rows` sequences cut into `segments`.
 
-    `dtype_bytes` is the size of an activation (2 for bfloat16), `grad_bytes` that of a weight's
-    gradient. Sums that need it run in at least 4 bytes.
+    The segments are all of a sequence, in order: how much room an op finds for keys and values
+    depends on those before it. `dtype_bytes` is the size of an activation (2 for bfloat16),
+    `grad_bytes` that of a weight's gradient. Sums that need it run in at least 4 bytes.
     """
 
     shape: DecoderShape
     stage: StageShape
-    tokens: int
+    segments: tuple[Segment, ...]
     rows: int = 1
     dtype_bytes: int = 2
     grad_bytes: int = 4
@@ -61,13 +65,13 @@ class Activations:
         return (inputs + gradients) * self.dtype_bytes
 
     def head_kept(self) -> int:
-        """Per token: input of the last norm, its root mean square, and the logits."""
+        """Per token: input of the last norm and its root mean square."""
         if not self.stage.last:
             return 0
-        return (self.shape.hidden + self.shape.vocab) * self.dtype_bytes + self._wide_bytes
+        return self.shape.hidden * self.dtype_bytes + self._wide_bytes
 
     def head_queued(self) -> int:
-        """Per token: the head's input and the gradient of the logits, which took their place."""
+        """Per token: the head's input and the gradient of the logits."""
         return (self.shape.hidden + self.shape.vocab) * self.dtype_bytes if self.stage.last else 0
 
     def kept(self, segment: Segment) -> int:
@@ -87,41 +91,47 @@ class Activations:
     def holds(self, kind: Kind, segment: Segment) -> int:
         """Bytes that stay after an op (negative: that it frees).
 
-        The keys and values of the whole sequence are allocated by the first segment's F and freed
-        by its I or B. The backward of a segment leaves the gradients of all keys and values before
-        it, and takes over those that the segment after has left.
+        Room for keys and values doubles when it is full and shrinks when half of it is enough.
+        The backward of a segment leaves the gradients of all keys and values before it, and takes
+        over those that the segment after has left.
         """
         if kind is Kind.W:
             return -self.queued(segment)
-        layers = self.stage.layers
-        whole_kv = layers * self._whole_kv(segment)
+        room = self.stage.layers * self._room_growth(kind, segment)
         if kind is Kind.F:
-            return self.kept(segment) + whole_kv
-        owed = layers * self._owed(segment)
+            return self.kept(segment) + room
+        owed = self.stage.layers * self._owed(segment)
         queued = self.queued(segment) if kind is Kind.I else 0
-        return queued + owed - self.kept(segment) - whole_kv
+        return queued + owed - self.kept(segment) + room
 
     def scratch(self, kind: Kind, segment: Segment) -> int:
         """Bytes at an op's peak above what was held before it."""
         if kind is Kind.W:
-            return self._wide_product()
+            return max(self._layer_product(), self._head_product())
         if kind is Kind.F:
             return self._forward_peak(segment)
         return self._backward_peak(kind, segment)
 
     def _forward_peak(self, segment: Segment) -> int:
-        """All that is kept, and in the last layer the SwiGLU product and the stage's output."""
-        n = segment.tokens * self.rows
+        """All that is kept, and the last layer's MLP, its growing keys and values, or the loss."""
+        s, n, size = self.shape, segment.tokens * self.rows, self.dtype_bytes
         head = self.head_kept() * n
-        last_layer = (self.shape.intermediate + self.shape.hidden) * self.dtype_bytes * n
         body = self.holds(Kind.F, segment) - head
-        return body + max(last_layer, head + self._loss_scratch(n, 2))
+        mlp = (s.intermediate + s.hidden) * size * n  # SwiGLU product, output of the stage
+        # While the values move to a larger buffer: queries, keys and values unrotated, keys
+        # rotated. Attention's output and the MLP's tensors are yet to come.
+        before, after = self._room(Kind.F, segment)
+        moved = self.layer_kv(before) // 2 if after > before else 0
+        missing = s.hidden + 2 * s.intermediate
+        sums = (1 + s.heads) * self._wide_bytes
+        growing = ((3 * s.kv_size - missing) * size - sums) * n + moved
+        return body + max(mlp, growing, head + self._loss_forward(n))
 
     def _backward_peak(self, kind: Kind, segment: Segment) -> int:
         """The larger of the loss's peak and that of the layers, which go last to first."""
         s, n, size = self.shape, segment.tokens * self.rows, self.dtype_bytes
         split = kind is Kind.I
-        per_layer = self._owed(segment) - self.layer_kept() * n - self._whole_kv(segment)
+        per_layer = self._owed(segment) - self.layer_kept() * n + self._room_growth(kind, segment)
         if split:
             per_layer += self.layer_queued() * n
         # SwiGLU: gradients of the output, the gate, the up projection and of their product, which
@@ -130,10 +140,10 @@ class Activations:
         product = split * s.intermediate * size
         swiglu = ((s.hidden + 3 * s.intermediate) * size + product) * n
         norm = (s.hidden * (3 * size + 2 * self._wide_bytes) + product) * n
-        body = max(swiglu, norm, self._attention_peak(split, segment)) + self._wide_product()
+        body = max(swiglu, norm, self._attention_peak(split, segment)) + self._layer_product()
         body += max((self.stage.layers - 1) * per_layer, 0)
         body += (self.head_queued() * split - self.head_kept()) * n
-        head = self._head_scratch(n) if self.stage.last else 0
+        head = self._loss_backward(n, split)
         return max(body, head, 0)
 
     def _attention_peak(self, split: bool, segment: Segment) -> int:
@@ -151,35 +161,80 @@ class Activations:
         both = (outputs * s.hidden + 2 * s.query_size) * size * n
         kernel = s.query_size * size * n + self.layer_kv(segment.stop)
         turning = max(2 * s.query_size + 2 * s.kv_size, s.query_size + 4 * s.kv_size) * size * n
-        return mlp + both + max(kernel, turning + self._owed(segment))
+        # A smaller copy of the keys and values, beside those that the kernel has read.
+        before, after = self._room(Kind.B, segment)
+        copies = self.layer_kv(after) if after < before else 0
+        return mlp + both + max(kernel, turning + self._owed(segment) + copies)
 
     def _owed(self, segment: Segment) -> int:
         """Growth of one layer's gradients of earlier keys and values, by a segment's backward."""
-        taken = self.layer_kv(segment.stop) if segment.stop < self.tokens else 0
+        taken = self.layer_kv(segment.stop) if segment.stop < self.segments[-1].stop else 0
         return self.layer_kv(segment.start) - taken
 
-    def _whole_kv(self, segment: Segment) -> int:
-        """Keys and values of one layer, where the segment is the one that allocates and frees."""
-        return self.layer_kv(self.tokens) if segment.start == 0 else 0
+    def _room(self, kind: Kind, segment: Segment) -> tuple[int, int]:
+        """Tokens that one layer's key-value store has room for, before and after F, or I or B."""
+        length, before, room = self.segments[-1].stop, 0, 0
+        for each in self.segments:
+            before = room
+            if room < each.stop:
+                room = min(length, max(each.stop, 2 * room))
+            if kind is Kind.F and each.index == segment.index:
+                return before, room
+        for each in reversed(self.segments):
+            before = room
+            if 2 * each.start <= room:
+                room = each.start
+            if each.index == segment.index:
+                break
+        return before, room
 
-    def _loss_scratch(self, n: int, narrow_copies: int) -> int:
-        """A softmax over one piece of the logits; narrow logits need wide copies besides."""
+    def _room_growth(self, kind: Kind, segment: Segment) -> int:
+        """Bytes by which F, or I or B, grows one layer's keys and values (negative: shrinks)."""
+        before, after = self._room(kind, segment)
+        return self.layer_kv(after) - self.layer_kv(before)
+
+    def _chunks(self, n: int) -> list[tuple[int, int]]:
+        """First row and number of rows of each piece of `n` that the loss works on."""
+        step = max(_CHUNK_ROWS, _CHUNK_WORDS // self.shape.vocab)
+        return [(start, min(step, n - start)) for start in range(0, n, step)]
+
+    def _loss_forward(self, n: int) -> int:
+        """The normalised input; logits and their log-softmax, or the next piece's logits."""
         if not self.stage.last:
             return 0
-        piece = min(n, max(1, _LOSS_WORDS // self.shape.vocab)) * self.shape.vocab
-        copies = 1 if self.dtype_bytes == self._wide_bytes else narrow_copies
-        return piece * copies * self._wide_bytes
+        size, wide = self.dtype_bytes, self._wide_bytes
+        (_, first), *rest = self._chunks(n)
+        logits = 2 * first * wide
+        if rest and size < wide:  # the next are made and widened before the former are let go
+            logits = max(logits, first * wide + rest[0][1] * (size + wide))
+        return self.shape.hidden * size * n + self.shape.vocab * logits
 
-    def _head_scratch(self, n: int) -> int:
-        """The loss's backward, or the head's: norm without and with weight, their gradient."""
-        s = self.shape
-        norm = (2 * s.hidden * self.dtype_bytes + s.hidden * self._wide_bytes) * n
-        return max(self._loss_scratch(n, 3), norm + self._wide_product())
-
-    def _wide_product(self) -> int:
-        """A weight's gradient made apart, where it is wider than the activations."""
-        if self.dtype_bytes >= self.grad_bytes:
+    def _loss_backward(self, n: int, split: bool) -> int:
+        """The larger of the peaks of the pieces and that of the norm's backward."""
+        if not self.stage.last:
             return 0
-        s = self.shape
-        outputs = [s.query_size, s.intermediate] + [s.vocab] * self.stage.last
-        return s.hidden * max(outputs) * self.grad_bytes
+        s, size, wide = self.shape, self.dtype_bytes, self._wide_bytes
+        softmax = size + wide * (2 if size < wide else 1)  # logits (narrow: a wide copy), softmax
+        product = 0 if split else self._head_product()
+        peak = former = 0
+        for start, rows in self._chunks(n):
+            # Gradients of the logits: all wait for W, or the former is let go for the next.
+            waiting = (start if split else former) * s.vocab * size + start * s.hidden * size
+            made = (start if split else 0) * s.vocab * size + rows * s.vocab * size
+            made += (start + rows) * s.hidden * size + product
+            peak, former = max(peak, waiting + rows * s.vocab * softmax, made), rows
+        # The norm without and with its weight. At last its output's gradient in pieces and whole,
+        # one of them or both wide, and its product with the norm.
+        norm = (n if split else former) * s.vocab * size + n * s.hidden * (size + 2 * wide)
+        return n * s.hidden * (size + wide) + max(peak, norm)
+
+    def _layer_product(self) -> int:
+        """Gradient of a layer's weight, made apart where it is wider than the activations."""
+        return self._product(max(self.shape.query_size, self.shape.intermediate))
+
+    def _head_product(self) -> int:
+        """The same of the head's weight."""
+        return self._product(self.shape.vocab) if self.stage.last else 0
+
+    def _product(self, outputs: int) -> int:
+        return self.shape.hidden * outputs * self.grad_bytes * (self.dtype_bytes < self.grad_bytes)

@@ -1,6 +1,5 @@
 """Costs from the shape of the model, the cuts, and a device's and a link's speed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from longpipe.cost.activations import Activations
@@ -78,11 +77,13 @@ class AnalyticCosts:
         object.__setattr__(self, "_table", table)
         object.__setattr__(self, "_cut", tuple(map(distinct.index, cuts)))
 
-    def _cost(self, kind: Kind, index: int, segments: Sequence[Segment], segment: Segment) -> _Cost:
+    def _cost(
+        self, kind: Kind, index: int, segments: tuple[Segment, ...], segment: Segment
+    ) -> _Cost:
         load, stage = self.load, stage_shapes(self.load.layers)[index]
         flops = op_flops(kind, self.shape, stage, segment) * load.rows
         memory = Activations(
-            self.shape, stage, segments[-1].stop, load.rows, load.dtype_bytes, load.grad_bytes
+            self.shape, stage, segments, load.rows, load.dtype_bytes, load.grad_bytes
         )
         return _Cost(
             self.device.op_overhead_s + flops / self.device.flops_per_s,

@@ -12,10 +12,12 @@ from typing import Any
 from longpipe.errors import ConfigError
 from longpipe.ir import Kind, Segment
 
-# How often a kind runs the products of the linear layers' forward, and how many products of
+# How often a kind runs the products of the linear layers' forward (the head's logits are not kept,
+# so the backward for the input makes them again), and how many products of
 # attention's size (query-key pairs times head size) it runs. Forward: QK', PV. Backward for the
 # input: dP, dV, dQ, dK, and QK' once more, since flash kernels do not keep it. W has none.
 _LINEAR = {Kind.F: 1, Kind.I: 1, Kind.W: 1, Kind.B: 2}
+_HEAD = {Kind.F: 1, Kind.I: 2, Kind.W: 1, Kind.B: 3}
 _ATTENTION = {Kind.F: 2, Kind.I: 5, Kind.W: 0, Kind.B: 5}
 
 
@@ -97,10 +99,11 @@ def coefficients(
     They are the `linear` and `pair` of equal-cost cuts. Choose the kinds to balance: `(F,)`, or
     `(F, B)` for a whole step, and the stage that is slowest.
     """
-    weights = stage.layers * shape.layer_weights + stage.last * shape.hidden * shape.vocab
+    weights = stage.layers * shape.layer_weights
+    head = stage.last * shape.hidden * shape.vocab
     linear = attention = 0
     for kind in kinds:
-        linear += 2 * _LINEAR[kind] * weights
+        linear += 2 * (_LINEAR[kind] * weights + _HEAD[kind] * head)
         attention += 2 * _ATTENTION[kind] * stage.layers * shape.query_size
     return linear, attention
 
@@ -124,7 +127,7 @@ def training_flops_per_token(shape: DecoderShape, tokens: int) -> float:
     """FLOPs that a token of a sequence of `tokens` needs in training: the numerator of MFU.
 
     Backward counts as twice the forward, so that work done again (QK' in flash kernels,
-    recomputation) does not count; attention counts only what the causal mask lets through.
+    the head's logits) does not count; attention counts only what the causal mask lets through.
     """
     whole = StageShape(shape.layers, first=True, last=True)
     return 3 * op_flops(Kind.F, shape, whole, Segment(0, 0, tokens)) / tokens

@@ -1,6 +1,7 @@
 """Faults of a run: each ends with a message that says what, where and what to do, or goes on."""
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from longpipe.errors import CheckpointError, ConfigError, DataError, ProblemErro
 from longpipe.model import DecoderConfig, make_stage
 from longpipe.model.hf import save_stage, write_config
 from longpipe.train.job import prepare
+from longpipe.train.lock import sole_run
 
 DIVERGES = ("optim.lr=1e38", "train.precision=float32", "optim.clip_norm=0", "train.steps=4")
 
@@ -83,6 +85,17 @@ def test_old_checkpoints_are_not_mixed_with_a_new_run(tmp_path: Path) -> None:
     run_here(tmp_path, "train.steps=1")
     with pytest.raises(ConfigError, match=r"another train\.out_dir"):
         run_here(tmp_path, "train.steps=1", "train.resume=false")
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    write_text(tmp_path)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.lock").write_text("process 1 of a run that was killed")
+    with sole_run(folder), pytest.raises(RunError, match=rf"process {os.getpid()} .*out_dir"):
+        run_here(tmp_path, "train.steps=1")
+    run_here(tmp_path, "train.steps=1")
+    assert len(losses(tmp_path)) == 1
 
 
 def test_a_corrupt_token_file_is_named(tmp_path: Path) -> None:

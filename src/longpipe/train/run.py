@@ -1,6 +1,7 @@
 """A whole training run: from a checked job to the report that it leaves behind."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from torch.optim import AdamW
@@ -19,6 +20,7 @@ from longpipe.train.corpus import Corpus, open_corpus
 from longpipe.train.export import export_model
 from longpipe.train.interrupt import Interrupt, interruptible
 from longpipe.train.job import Job
+from longpipe.train.lock import sole_run
 from longpipe.train.metrics import (
     JsonlSink,
     MetricsLog,
@@ -82,8 +84,14 @@ class _Rank:
 def run_rank(world: World, job: Job) -> str | None:
     """One rank of the run; the first one returns the report.
 
-    Raises KeyboardInterrupt where the user has stopped it; the last step is in a checkpoint.
+    Raises KeyboardInterrupt where the user has stopped it; the last step is in a checkpoint. Raises
+    RunError where another run is in the folder.
     """
+    with sole_run(job.folder) if world.rank == 0 else nullcontext():
+        return _run(world, job)
+
+
+def _run(world: World, job: Job) -> str | None:
     narrator = Narrator(sys.stdout if world.rank == 0 else None)
     peers = Peers(world)
     narrator.say(describe_job(job))

@@ -117,8 +117,8 @@ class Run:
 )
 @pytest.mark.parametrize(
     "shape",
-    [StageShape(3), StageShape(2, first=True), StageShape(3, last=True)],
-    ids=["middle", "first", "last"],
+    [StageShape(3), StageShape(2, first=True), StageShape(3, last=True), StageShape(0, last=True)],
+    ids=["middle", "first", "last", "head"],
 )
 def test_predicted_bytes_are_the_real_ones(
     shape: StageShape, config: DecoderConfig, lengths: tuple[int, ...], split: bool

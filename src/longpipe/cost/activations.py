@@ -144,7 +144,7 @@ class Activations:
         body += max((self.stage.layers - 1) * per_layer, 0)
         body += (self.head_queued() * split - self.head_kept()) * n
         head = self._loss_backward(n, split)
-        return max(body, head, 0)
+        return max(body if self.stage.layers else 0, head)
 
     def _attention_peak(self, split: bool, segment: Segment) -> int:
         """The last layer's attention, in the kernel over the prefix or while turning back.

@@ -34,13 +34,13 @@ def test_where_the_tasks_of_a_slurm_job_meet() -> None:
         "SLURM_PROCID": "0",
         "SLURM_NTASKS": "2",
         "SLURM_JOB_ID": "70007",
-        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_ID": "3",
         "SLURM_STEP_NODELIST": "n[3-4]",
     }
     seat = find_seat(environment)
     assert seat is not None
-    assert (seat.address, seat.port) == ("n3", 20_000 + 70_007 % 20_000)
-    assert "port 20000 + (job id mod 20000)" in page("cluster.md")
+    assert (seat.address, seat.port) == ("n3", 20_000 + (70_007 + 1000 * 3) % 20_000)
+    assert "port 20000 + ((job id + 1000 × step id) mod 20000)" in page("cluster.md")
 
 
 def test_other_numbers() -> None:

@@ -131,11 +131,15 @@ def test_seats():
     by_hand = {k: v for k, v in TORCHRUN.items() if "ELASTIC" not in k} | {"RANK": "0"}
     assert find_seat(by_hand).hosts
     assert find_seat(SLURM) == Seat(3, 8, 1, 2, "gpu07", 23456, attempt=0, hosts=False)
+    second = find_seat(SLURM | {"SLURM_STEP_ID": "1"})
+    assert (second.port, second.step) == (24456, 1), "two steps of a job do not meet"
     assert find_seat(SLURM | {"MASTER_ADDR": "h", "MASTER_PORT": "1"}).address == "h"
     batch_script = {k: v for k, v in SLURM.items() if "STEP" not in k}
     assert find_seat(batch_script) is None, "a batch script is not a task of srun"
     with pytest.raises(RunError, match="MASTER_ADDR"):
         find_seat({"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(RunError, match="RANK = 'first' is not a number"):
+        find_seat(TORCHRUN | {"RANK": "first"})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from longpipe.runtime.processes import Identity, State
 from longpipe.runtime.progress import Progress, Wait
 from longpipe.runtime.ranks import Places, Sign, Suspects, judge
 from longpipe.runtime.rendezvous import Seat, find_seat, first_host
-from longpipe.runtime.store import process_store, tcp_store
+from longpipe.runtime.store import exchange, process_store, tcp_store
 from longpipe.schedules import build
 
 NOW_S = 100.0
@@ -222,3 +224,16 @@ def test_a_lifeless_rank_is_found_though_nobody_waits():
     assert suspect(State.STOPPED, 1.0) is None, "a debugger may have stopped it for a moment"
     assert suspect(State.STOPPED, 31.0) == 1
     assert suspect(State.RUNNING, 1000.0) is None, "honest work takes as long as it takes"
+
+
+def test_an_exchange_waits_longer_than_the_store():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    host = tcp_store("127.0.0.1", port, 2, hosts=True, timeout_s=0.5)
+    late = tcp_store("127.0.0.1", port, 2, hosts=False, timeout_s=0.5)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(exchange, host, "facts", 0, 2, "a")
+        time.sleep(1.0)
+        assert exchange(late, "facts", 1, 2, "b") == ["a", "b"]
+        assert first.result() == ["a", "b"]

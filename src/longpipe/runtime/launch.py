@@ -25,7 +25,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from longpipe.errors import ConfigError, LongpipeError, RunError
 from longpipe.runtime.rendezvous import Seat, find_seat
-from longpipe.runtime.store import Store, prefixed, process_store
+from longpipe.runtime.store import PATIENCE_S, Store, prefixed, process_store
 from longpipe.runtime.watchdog import POLL_S, Watchdog
 
 _PR_SET_PDEATHSIG = 1
@@ -208,7 +208,7 @@ def _run_rank(
         store=group,
         rank=seat.rank,
         world_size=seat.ranks,
-        timeout=timedelta(seconds=max(1800.0, 2 * options.hang_timeout_s)),
+        timeout=timedelta(seconds=max(PATIENCE_S, 2 * options.hang_timeout_s)),
     )
 
     def report(text: str) -> None:

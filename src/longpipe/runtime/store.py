@@ -8,6 +8,10 @@ import torch.distributed
 
 from longpipe.errors import RunError
 
+# So long ranks wait for one that works outside a step, such as on the tokens of a large corpus.
+# Not for one that has died or was stopped: the watchdog ends the run.
+PATIENCE_S = 86_400.0
+
 # torch does not declare its stores as exported, and their stubs miss `clone`.
 _torch: Any = torch.distributed
 
@@ -21,6 +25,10 @@ class Store(Protocol):
 
     def get(self, key: str) -> bytes:
         """Read a key; block until it is there, or raise after the store's timeout."""
+        ...
+
+    def wait(self, keys: list[str], timeout: timedelta) -> None:
+        """Block until all keys are there, or raise after `timeout`."""
         ...
 
     def check(self, keys: list[str]) -> bool:
@@ -70,10 +78,13 @@ def prefixed(prefix: str, store: Store) -> Store:
 def exchange(store: Store, key: str, rank: int, ranks: int, value: Any) -> list[Any]:
     """The JSON values of all ranks, in order of rank; every rank calls it.
 
+    A rank may come late by whatever it does before, and the store's own timeout does not count.
+
     Once for each `key`, or RunError: a second call would read the values of the first. Give a
     `prefixed` store to what exchanges values again.
     """
     if store.check([f"{key}/{rank}"]):
         raise RunError(f"{key!r} has been exchanged already: use another prefix of the store")
     store.set(f"{key}/{rank}", json.dumps(value))
+    store.wait([f"{key}/{other}" for other in range(ranks)], timedelta(seconds=PATIENCE_S))
     return [json.loads(store.get(f"{key}/{other}")) for other in range(ranks)]

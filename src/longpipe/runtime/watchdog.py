@@ -84,7 +84,7 @@ class Watchdog:
             Thread(target=target, name=f"longpipe {name}", daemon=True).start()
 
     def leave(self) -> None:
-        """Say that this rank's work is done, before its end, which others may see."""
+        """Say that this rank has done its work, before others may see its end."""
         self._store.set(f"left/{self._rank}", "")
 
     def close(self) -> None:
@@ -204,7 +204,7 @@ class Watchdog:
     def _own_reason(self) -> str | None:
         """A fault that this rank finds by itself, if there is one now."""
         now_s = monotonic()
-        if self._store_error is not None or now_s - self._answered_s > STORE_SILENT_S:
+        if self._store_error or now_s - self._answered_s > STORE_SILENT_S:
             return self._lost_store()
         waited_s = now_s - self._moved_s
         if self.progress.waiting is None:
@@ -251,15 +251,12 @@ class Watchdog:
             sleep(POLL_S / 10)
 
     def _lost_store(self) -> str:
-        dead = self._dead_rank()
         cause = (
-            self._obituary(dead)
-            if dead is not None
-            else (
-                "the process that holds the ranks' store (rank 0, or the launcher) has died, "
-                "has stopped, or cannot be reached."
-            )
+            "the process that holds the ranks' store (rank 0, or the launcher) has died, has "
+            "stopped, or cannot be reached."
         )
+        if (dead := self._dead_rank()) is not None:
+            cause = self._obituary(dead)
         error = f" ({self._store_error})" if self._store_error else ""
         return f"{cause} {self._seen_by()}{error}"
 

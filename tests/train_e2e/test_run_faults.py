@@ -29,7 +29,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_checkpoint(
         run_here(tmp_path, *DIVERGES, "train.checkpoint_every=1")
     text = str(caught.value)
     assert text.startswith("step 2: loss nan, gradient norm nan, first on rank 0 in the gradient")
-    assert "step-00000001, is whole" in text
+    assert "step-00000001, is complete" in text
     assert 'set train.nan_policy = "skip"' in text
 
 

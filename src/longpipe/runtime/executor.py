@@ -58,7 +58,8 @@ class Executor:
 
     `stages` maps the number of each stage that the rank holds to its module. `blame` turns the
     text of a failure into one that names its true cause and tells the other ranks (see
-    `watchdog`); `meter` adds memory to the events; `ranges` opens a profiler range per op.
+    `watchdog`); `meter` adds memory to the events; `ranges` opens a profiler range per op. After
+    an exception messages and segments are left half-way: it is not to be used again.
     """
 
     def __init__(

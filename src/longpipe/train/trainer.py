@@ -170,7 +170,9 @@ class Trainer:
             self.say(f"{text}: the update is left out (train.nan_policy = skip)")
             return
         newest = latest(self.job.checkpoints)
-        kept = f"The newest checkpoint, {newest}, is whole" if newest else "No checkpoint was due"
+        kept = (
+            f"The newest checkpoint, {newest}, is complete" if newest else "No checkpoint was due"
+        )
         raise RunError(
             f"{text}. {kept}; the weights have not been touched by this step. Lower optim.lr, look "
             'at the data of this step, or set train.nan_policy = "skip" to leave such updates out'

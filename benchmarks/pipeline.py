@@ -71,6 +71,7 @@ SPECS = (
     Spec("longpipe", "seq1f1b", segments=8),
     Spec("longpipe", "seq-zb-h1", segments=4),
     Spec("longpipe", "seq-zb-h1", segments=8),
+    Spec("longpipe", "seq-zb-h1", segments=16),
 )
 
 

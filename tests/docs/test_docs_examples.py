@@ -11,7 +11,7 @@ from longpipe.schedules import _registry
 from longpipe.train.config_file import load_config
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md", ROOT / "README.md"])
 RUN = ("python", "console", "toml")
 
 

@@ -37,7 +37,7 @@ test: $(DEV)  ## lint, types, layers, and every test that needs no GPU (under 15
 test-pure: $(DEV)  ## the half that needs no torch, in seconds
 	$(BIN)/python -m pytest tests/pure
 
-bench: $(DEV)  ## longpipe beside torch.distributed.pipelining, one run, about 20 minutes
+bench: $(DEV)  ## longpipe beside torch.distributed.pipelining, one run, about 30 minutes
 	$(BIN)/python -m benchmarks.pipeline
 
 bench-overhead: $(DEV)  ## microseconds that the runtime adds to each compute op

@@ -13,7 +13,7 @@ Packed documents are counted as one: an upper bound, exact for one document.
 from dataclasses import dataclass
 
 from longpipe.cost.flops import DecoderShape, StageShape
-from longpipe.ir import Kind, Segment
+from longpipe.ir import Kind, Memory, Segment
 
 # Logits that the loss works on at a time, but never fewer rows than this.
 _CHUNK_WORDS, _CHUNK_ROWS = 1 << 20, 256
@@ -97,6 +97,8 @@ class Activations:
         """
         if kind is Kind.W:
             return -self.queued(segment)
+        if kind is Kind.R:
+            return int(self.holds(Kind.F, segment) - self.light(segment).holds)
         room = self.stage.layers * self._room_growth(kind, segment)
         if kind is Kind.F:
             return self.kept(segment) + room
@@ -110,7 +112,23 @@ class Activations:
             return max(self._layer_product(), self._head_product())
         if kind is Kind.F:
             return self._forward_peak(segment)
+        if kind is Kind.R:  # keys and values are there already
+            return self._forward_peak(segment) - self.stage.layers * self._room_growth(
+                Kind.F, segment
+            )
         return self._backward_peak(kind, segment)
+
+    def light(self, segment: Segment) -> Memory:
+        """Of an F that keeps no more than R needs: its input, and keys and values.
+
+        The first stage makes its input from the tokens. At its peak one layer's tensors are there.
+        """
+        s, n = self.shape, segment.tokens * self.rows
+        size = s.hidden * self.dtype_bytes * n
+        room = self.stage.layers * self._room_growth(Kind.F, segment)
+        held = room + (0 if self.stage.first else size)
+        dropped = max(self.stage.layers - 1, 0) * self.layer_kept() * n
+        return Memory(held, max(held, self._forward_peak(segment) - dropped))
 
     def _forward_peak(self, segment: Segment) -> int:
         """All that is kept, and the last layer's MLP, its growing keys and values, or the loss."""

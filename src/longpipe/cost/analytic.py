@@ -6,7 +6,7 @@ from longpipe.cost.activations import Activations
 from longpipe.cost.comm import Link
 from longpipe.cost.flops import DecoderShape, op_flops, stage_shapes
 from longpipe.errors import PlanError
-from longpipe.ir import COMPUTE, Kind, Op, Problem, Segment, segments_from_lengths
+from longpipe.ir import COMPUTE, Kind, Memory, Op, Problem, Segment, segments_from_lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class _Cost:
     holds_bytes: int
     scratch_bytes: int
     message_bytes: int
+    light: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class AnalyticCosts:
             memory.holds(kind, segment),
             memory.scratch(kind, segment),
             segment.tokens * load.rows * self.shape.hidden * load.dtype_bytes,
+            memory.light(segment),
         )
 
     def _of(self, op: Op) -> _Cost:
@@ -98,6 +100,10 @@ class AnalyticCosts:
     def ticks(self, op: Op) -> float:
         """Seconds that a compute op takes."""
         return self._of(op).time_s
+
+    def pair_ticks(self, first: Op, second: Op) -> None:
+        """Our decoder has no fused pairs."""
+        return None
 
     def delay(self, op: Op, source: int, destination: int) -> float:
         """Seconds until the op's activation, or its gradient, lies on the other rank."""
@@ -110,6 +116,10 @@ class AnalyticCosts:
     def scratch(self, op: Op) -> int:
         """Bytes above what was held before, at the op's own peak."""
         return self._of(op).scratch_bytes
+
+    def light(self, op: Op) -> Memory:
+        """Bytes of an F whose activations an R makes again: its input, keys and values stay."""
+        return self._of(op).light
 
 
 def _check(problem: Problem, shape: DecoderShape, load: Load) -> None:

@@ -16,9 +16,9 @@ from longpipe.ir import Kind, Segment
 # so the backward for the input makes them again), and how many products of
 # attention's size (query-key pairs times head size) it runs. Forward: QK', PV. Backward for the
 # input: dP, dV, dQ, dK, and QK' once more, since flash kernels do not keep it. W has none.
-_LINEAR = {Kind.F: 1, Kind.I: 1, Kind.W: 1, Kind.B: 2}
-_HEAD = {Kind.F: 1, Kind.I: 2, Kind.W: 1, Kind.B: 3}
-_ATTENTION = {Kind.F: 2, Kind.I: 5, Kind.W: 0, Kind.B: 5}
+_LINEAR = {Kind.F: 1, Kind.I: 1, Kind.W: 1, Kind.B: 2, Kind.R: 1}
+_HEAD = {Kind.F: 1, Kind.I: 2, Kind.W: 1, Kind.B: 3, Kind.R: 1}
+_ATTENTION = {Kind.F: 2, Kind.I: 5, Kind.W: 0, Kind.B: 5, Kind.R: 2}
 
 
 @dataclass(frozen=True, slots=True)

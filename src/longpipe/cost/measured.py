@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from longpipe.cost.comm import Link
 from longpipe.errors import PlanError
-from longpipe.ir import Kind, Op
+from longpipe.ir import Kind, Memory, Op
 
 _FORMAT = "longpipe-costs"
 _VERSION = 1
@@ -68,6 +68,10 @@ class MeasuredCosts:
         """Seconds that a compute op takes."""
         return self._of(op).time_s
 
+    def pair_ticks(self, first: Op, second: Op) -> None:
+        """Our decoder has no fused pairs."""
+        return None
+
     def delay(self, op: Op, source: int, destination: int) -> float:
         """Seconds until the op's activation, or its gradient, lies on the other rank."""
         if source == destination:
@@ -85,6 +89,10 @@ class MeasuredCosts:
     def scratch(self, op: Op) -> int:
         """Bytes above what was held before, at the op's own peak."""
         return self._of(op).peak_bytes
+
+    def light(self, op: Op) -> Memory:
+        """Memory of an F whose activations an R makes again."""
+        raise PlanError(f"no measured memory of {op} without its activations")
 
     def to_json(self) -> str:
         """The table as text; `from_json` reads it back equal."""

@@ -4,7 +4,7 @@ from fractions import Fraction
 from math import lcm
 
 from longpipe.errors import PlanError
-from longpipe.ir import WEIGHT_GRAD, Kind, Op, Problem
+from longpipe.ir import WEIGHT_GRAD, Kind, Memory, Op, Problem
 
 Number = int | float | str | Fraction
 
@@ -14,10 +14,13 @@ class UniformCosts:
 
     `forward`, `input_grad` and `weight_grad` are the times of one full micro-batch on one full
     stage (all layers of a rank), a full backward `B` takes `input_grad + weight_grad`. `comm` is
-    the latency of one message between two ranks, not divided. All in the user's own unit.
+    the latency of one message between two ranks, not divided. `recompute` is the time of R
+    (None: that of a forward), `pair` that of a fused pair of F and B or I (None: no pair is
+    fused). All in the user's own unit.
 
     Memory counts activations conservatively (arXiv:2405.15362): F adds its share, B or W frees
-    it, I frees nothing; the unit is one full micro-batch on one full stage.
+    it, I frees nothing; the unit is one full micro-batch on one full stage. Where an R makes the
+    activations again, F keeps `saved` of its share (its input; 0 counts it as nothing).
 
     Numbers are taken as they are written (1.2 is twelve tenths) and brought to one denominator,
     so that ticks and cells are whole and simulation is exact. Raises PlanError on numbers below 0.
@@ -30,7 +33,16 @@ class UniformCosts:
     (0.05, 0.25)
     """
 
-    __slots__ = ("_cells", "_comm", "_problem", "_ticks", "cell_bytes", "tick_s")
+    __slots__ = (
+        "_cells",
+        "_comm",
+        "_pairs",
+        "_problem",
+        "_saved",
+        "_ticks",
+        "cell_bytes",
+        "tick_s",
+    )
 
     def __init__(
         self,
@@ -39,29 +51,45 @@ class UniformCosts:
         input_grad: Number = 1,
         weight_grad: Number = 1,
         comm: Number = 0,
+        *,
+        recompute: Number | None = None,
+        pair: Number | None = None,
+        saved: Number = 0,
     ) -> None:
         times = {
             Kind.F: _exact("forward", forward),
             Kind.I: _exact("input_grad", input_grad),
             Kind.W: _exact("weight_grad", weight_grad),
+            Kind.R: _exact("recompute", forward if recompute is None else recompute),
         }
         times[Kind.B] = times[Kind.I] + times[Kind.W]
         latency = _exact("comm", comm)
         counts = {problem.segments_of(mb) for mb in range(problem.microbatches)}
         shares = {count: Fraction(1, problem.chunks * count) for count in counts}
         exact = {(kind, k): time * shares[k] for kind, time in times.items() for k in counts}
-        ticks = lcm(latency.denominator, *(time.denominator for time in exact.values()))
-        cells = lcm(*(share.denominator for share in shares.values()))
+        both = (
+            {} if pair is None else {k: _exact("pair", pair) * share for k, share in shares.items()}
+        )
+        kept = {k: _exact("saved", saved) * share for k, share in shares.items()}
+        times_of = (latency, *exact.values(), *both.values())
+        ticks = lcm(*(time.denominator for time in times_of))
+        cells = lcm(*(share.denominator for share in (*shares.values(), *kept.values())))
         self._problem = problem
         self._ticks = {key: int(time * ticks) for key, time in exact.items()}
+        self._pairs = {count: int(time * ticks) for count, time in both.items()}
         self._comm = int(latency * ticks)
         self._cells = {count: int(share * cells) for count, share in shares.items()}
+        self._saved = {count: int(share * cells) for count, share in kept.items()}
         self.tick_s = 1 / ticks
         self.cell_bytes = 1 / cells
 
     def ticks(self, op: Op) -> int:
         """Ticks that a compute op takes."""
         return self._ticks[op.kind, self._problem.segments_of(op.mb)]
+
+    def pair_ticks(self, first: Op, second: Op) -> int | None:
+        """Ticks of a fused pair; None: as two ops."""
+        return self._pairs.get(self._problem.segments_of(first.mb))
 
     def delay(self, op: Op, source: int, destination: int) -> int:
         """Ticks from the end of `op` until its result lies on the other rank."""
@@ -75,8 +103,15 @@ class UniformCosts:
         return -cells if op.kind in WEIGHT_GRAD else 0
 
     def scratch(self, op: Op) -> int:
-        """Cells above what was held before, at the op's own peak: what F adds."""
+        """Cells above what was held before, at the op's own peak: what F or R adds."""
+        if op.kind is Kind.R:
+            return self._cells[self._problem.segments_of(op.mb)]
         return max(self.holds(op), 0)
+
+    def light(self, op: Op) -> Memory:
+        """Cells of an F whose activations an R makes again."""
+        saved = self._saved[self._problem.segments_of(op.mb)]
+        return Memory(saved, saved)
 
 
 def _exact(name: str, value: Number) -> Fraction:

@@ -4,6 +4,9 @@ Read in this order: `op`, `deps`, `schedule`, `walk`.
 """
 
 from longpipe.ir.costs import Costs as Costs
+from longpipe.ir.costs import EqualCosts as EqualCosts
+from longpipe.ir.costs import Memory as Memory
+from longpipe.ir.costs import row_memory as row_memory
 from longpipe.ir.deps import crossing as crossing
 from longpipe.ir.deps import matching as matching
 from longpipe.ir.deps import message_of as message_of
@@ -21,6 +24,7 @@ from longpipe.ir.placement import Placement as Placement
 from longpipe.ir.placement import loop as loop
 from longpipe.ir.placement import v as v
 from longpipe.ir.problem import Problem as Problem
+from longpipe.ir.schedule import Pairs as Pairs
 from longpipe.ir.schedule import Program as Program
 from longpipe.ir.schedule import Rows as Rows
 from longpipe.ir.schedule import Schedule as Schedule
@@ -31,6 +35,10 @@ from longpipe.ir.text import read as read
 from longpipe.ir.text import to_text as to_text
 from longpipe.ir.timeline import Event as Event
 from longpipe.ir.timeline import Timeline as Timeline
+from longpipe.ir.timing import Lane as Lane
+from longpipe.ir.timing import clock as clock
+from longpipe.ir.timing import cost_ticks as cost_ticks
+from longpipe.ir.timing import makespan_ticks as makespan_ticks
 from longpipe.ir.torch_csv import from_torch_csv as from_torch_csv
 from longpipe.ir.torch_csv import to_torch_csv as to_torch_csv
 from longpipe.ir.walk import walk as walk

@@ -1,8 +1,20 @@
 """The cost protocol: what a simulator, or a schedule that searches, may ask."""
 
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
+from longpipe.ir.kind import WEIGHT_GRAD, Kind
 from longpipe.ir.op import Op
+
+
+class Memory(NamedTuple):
+    """Memory cells of one op: what stays after it, and what it needs at its peak.
+
+    `holds` is negative where the op frees; `scratch` is counted above what was held before.
+    """
+
+    holds: float
+    scratch: float
 
 
 class Costs(Protocol):
@@ -23,6 +35,10 @@ class Costs(Protocol):
         """Ticks that a compute op takes."""
         ...
 
+    def pair_ticks(self, first: Op, second: Op) -> float | None:
+        """Ticks that a fused pair takes, from one start to one end; None: it runs as two ops."""
+        ...
+
     def delay(self, op: Op, source: int, destination: int) -> float:
         """Ticks from the end of `op` until its result lies on the other rank."""
         ...
@@ -34,3 +50,59 @@ class Costs(Protocol):
     def scratch(self, op: Op) -> float:
         """Memory cells above what is held before the op, at the op's own peak."""
         ...
+
+    def light(self, op: Op) -> Memory:
+        """Memory of an F that keeps no more than its R needs to make the rest again."""
+        ...
+
+
+def row_memory(row: Sequence[Op], costs: Costs) -> Iterator[Memory]:
+    """Memory of each compute op of one rank's row, with recomputation taken into account.
+
+    Where the row has an R, its F is light and R holds what the F would have held besides.
+    """
+    redone = {op._replace(kind=Kind.F) for op in row if op.kind is Kind.R}
+    for op in row:
+        if op in redone:
+            yield costs.light(op)
+        elif op.kind is Kind.R:
+            forward = op._replace(kind=Kind.F)
+            yield Memory(costs.holds(forward) - costs.light(forward).holds, costs.scratch(op))
+        else:
+            yield Memory(costs.holds(op), costs.scratch(op))
+
+
+class EqualCosts:
+    """Every F, I, W and R takes one tick, B two, messages none; F holds one cell until B or W.
+
+    What a schedule that searches assumes where nobody says better.
+    """
+
+    tick_s = 1.0
+    cell_bytes = 1.0
+
+    def ticks(self, op: Op) -> int:
+        """One tick; two for a full backward."""
+        return 2 if op.kind is Kind.B else 1
+
+    def pair_ticks(self, first: Op, second: Op) -> None:
+        """A pair runs as two ops."""
+        return None
+
+    def delay(self, op: Op, source: int, destination: int) -> int:
+        """Messages take no time."""
+        return 0
+
+    def holds(self, op: Op) -> int:
+        """F adds a cell, B and W free it."""
+        if op.kind is Kind.F:
+            return 1
+        return -1 if op.kind in WEIGHT_GRAD else 0
+
+    def scratch(self, op: Op) -> int:
+        """What F and R add."""
+        return int(op.kind in (Kind.F, Kind.R))
+
+    def light(self, op: Op) -> Memory:
+        """The saved input counts nothing."""
+        return Memory(0, 0)

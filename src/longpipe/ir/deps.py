@@ -22,7 +22,8 @@ def needs(op: Op, problem: Problem) -> tuple[Op, ...]:
 
     F reads the output of the stage before and the keys and values (KV) of the segment before.
     I and B read their own F, the input gradient of the stage after, and the gradient of keys and
-    values (dKV) from the segment after. W reads what its I queued.
+    values (dKV) from the segment after. W reads what its I queued, R the input that its F saved
+    (and the KV that it left); that R comes before its I or B is a matter of their rank's row alone.
 
     >>> from longpipe.ir import Kind, Op, Problem
     >>> two = Problem(ranks=2, microbatches=1, segments=2)
@@ -37,6 +38,8 @@ def needs(op: Op, problem: Problem) -> tuple[Op, ...]:
         return (*before, Op(Kind.F, stage, mb, seg - 1)) if seg else before
     if kind is Kind.W:
         return (Op(Kind.I, stage, mb, seg),)
+    if kind is Kind.R:
+        return (Op(Kind.F, stage, mb, seg),)
     found = [Op(Kind.F, stage, mb, seg)]
     if stage + 1 < problem.stages:
         found.append(Op(Kind.I, stage + 1, mb, seg))

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     B = "B"  # full backward: input gradient, then weight gradient, in one
     I = "I"  # backward for the input: the gradient that the stage before waits for
     W = "W"  # backward for the weights: deferred by the linear layers until this op
+    R = "R"  # recompute: make again what F did not keep, before the B or I that reads it
     # messages; SEND carries the sender's stage, RECV the receiver's
     SEND_F = "SEND_F"  # hand the stage's output to the stage after
     RECV_F = "RECV_F"  # post a receive for the stage's input
@@ -23,7 +24,7 @@ class Kind(StrEnum):
     RECV_B = "RECV_B"  # post a receive for the gradient of the stage's output
 
 
-COMPUTE = frozenset({Kind.F, Kind.B, Kind.I, Kind.W})
+COMPUTE = frozenset({Kind.F, Kind.B, Kind.I, Kind.W, Kind.R})
 INPUT_GRAD = frozenset({Kind.B, Kind.I})  # produce the gradient of the stage's input
 WEIGHT_GRAD = frozenset({Kind.B, Kind.W})  # complete the gradient of the stage's weights
 SENDS = frozenset({Kind.SEND_F, Kind.SEND_B})

@@ -10,19 +10,23 @@ from longpipe.ir.placement import Placement
 from longpipe.ir.problem import Problem
 
 Rows = tuple[tuple[Op, ...], ...]
+Pairs = frozenset[tuple[Op, Op]]
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """For each rank its compute ops in order, plus the placement: the published idea alone.
 
-    No modules, no messages, no times. `rows[rank]` is what the rank runs, first to last.
+    No modules, no messages, no times. `rows[rank]` is what the rank runs, first to last. `pairs`
+    are neighbours in a row, a forward and a backward, that a model may run as one fused pair; where
+    it has none they run one after the other.
     """
 
     name: str
     problem: Problem
     placement: Placement
     rows: Rows
+    pairs: Pairs = frozenset()
 
     @property
     def ops(self) -> int:
@@ -42,6 +46,7 @@ class Program:
     problem: Problem
     placement: Placement
     rows: Rows
+    pairs: Pairs = frozenset()
 
     def peer(self, op: Op) -> int:
         """The rank at the other end of a SEND or RECV."""
@@ -51,4 +56,4 @@ class Program:
     def schedule(self) -> Schedule:
         """The compute ops alone."""
         rows = tuple(tuple(op for op in row if op.kind in COMPUTE) for row in self.rows)
-        return Schedule(self.name, self.problem, self.placement, rows)
+        return Schedule(self.name, self.problem, self.placement, rows, self.pairs)

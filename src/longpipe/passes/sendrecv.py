@@ -43,7 +43,7 @@ def add_messages(schedule: Schedule) -> Program:
     """
     lines = _logical_times(schedule)
     rows = tuple(_with_messages(*pair) for pair in zip(schedule.rows, lines, strict=True))
-    return Program(schedule.name, schedule.problem, schedule.placement, rows)
+    return Program(schedule.name, schedule.problem, schedule.placement, rows, schedule.pairs)
 
 
 def _logical_times(schedule: Schedule) -> list[_Line]:

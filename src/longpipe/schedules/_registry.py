@@ -1,17 +1,23 @@
-"""How a schedule gets its name: drop a file into this folder, decorate its `build`."""
+"""How a schedule gets its name: drop a file into this folder, decorate its `build`.
+
+A builder takes a Problem. What it takes besides it says by keyword-only parameters: `costs`, if it
+searches with the times of the ops; all others are its options, with their defaults.
+"""
 
 import difflib
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, wraps
 from pathlib import Path
 
 from longpipe.errors import ProblemError
-from longpipe.ir import Problem, Schedule
+from longpipe.ir import Costs, EqualCosts, Problem, Schedule
 
-Build = Callable[[Problem], Schedule]
+Option = int | float | None
+Build = Callable[..., Schedule]  # (problem, *, costs, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +26,8 @@ class Entry:
 
     `chunks`: stages per rank that it needs (None: any number of at least 2); `segments`: whether
     it orders segments; `splits`: whether it splits the backward in I and W. `bubble` and `peak`
-    are the published closed forms as text, in the notation of the glossary.
+    are the published closed forms as text, in the notation of the glossary. `searches`: whether
+    its order depends on a cost model; `options`: what else `build` takes, with the defaults.
     """
 
     name: str
@@ -33,6 +40,8 @@ class Entry:
     bubble: str = ""
     peak: str = ""
     aliases: tuple[str, ...] = ()
+    searches: bool = False
+    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
 
 
 _entries: dict[str, Entry] = {}
@@ -53,17 +62,37 @@ def schedule(
     """Register a builder under `name`; the fields are those of `Entry`.
 
     The builder returned checks first that the Problem's chunks and segments suit the schedule,
-    and stamps the name on what it builds.
+    and stamps the name on what it builds. Decorators may be stacked: a schedule and its form over
+    segments are often one function.
     """
 
     def register(function: Build) -> Build:
+        takes = {
+            name: parameter.default
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        searches = takes.pop("costs", None) is not None
+
         @wraps(function)  # documentation is made from the builder's and its module's docstring
-        def build(problem: Problem) -> Schedule:
-            _check(registered, problem)
-            return replace(function(problem), name=name)
+        def build(problem: Problem, *, costs: Costs | None = None, **options: Option) -> Schedule:
+            _check(registered, problem, options)
+            asked = {"costs": EqualCosts() if costs is None else costs} if searches else {}
+            return replace(function(problem, **asked, **options), name=name)
 
         registered = Entry(
-            name, title, paper, build, chunks, segments, splits, bubble, peak, aliases
+            name,
+            title,
+            paper,
+            build,
+            chunks,
+            segments,
+            splits,
+            bubble,
+            peak,
+            aliases,
+            searches,
+            takes,
         )
         keys = (name, *aliases)
         for key in keys:
@@ -75,7 +104,14 @@ def schedule(
     return register
 
 
-def _check(entry: Entry, problem: Problem) -> None:
+def _check(entry: Entry, problem: Problem, options: Mapping[str, Option]) -> None:
+    for option in options:
+        if option not in entry.options:
+            takers = [each.name for each in entries() if option in each.options]
+            raise ProblemError(
+                f"{entry.name} has no option {option}: leave it out, "
+                + (f"or use {', '.join(takers)}" if takers else "no schedule has it")
+            )
     if problem.segments_max > 1 and not entry.segments:
         raise ProblemError(
             f"{entry.name} orders whole micro-batches, got segments={problem.segments}: "
@@ -114,11 +150,15 @@ def entry(name: str) -> Entry:
     return _entries[name]
 
 
-def build(name: str, problem: Problem) -> Schedule:
+def build(name: str, problem: Problem, costs: Costs | None = None, **options: Option) -> Schedule:
     """Build the schedule called `name` for `problem`.
+
+    `costs` is for schedules that search (None: all ops equal); others need none. `options` are the
+    schedule's own, such as `memory_limit` or `group`. Raises ProblemError, with the way out, where
+    the schedule cannot order the problem or does not know an option.
 
     >>> from longpipe.ir import Problem
     >>> [str(op) for op in build("1f1b", Problem(ranks=2, microbatches=2)).rows[0]]
     ['0F0', '0F1', '0B0', '0B1']
     """
-    return entry(name).build(problem)
+    return entry(name).build(problem, costs=costs, **options)

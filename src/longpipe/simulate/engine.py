@@ -3,30 +3,27 @@
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
 
 from longpipe.ir import (
     Costs,
     Event,
+    Lane,
     Op,
     Program,
     Schedule,
     Timeline,
-    needs,
-    provides,
+    clock,
+    row_memory,
     to_text,
-    walk,
 )
 
 
 def simulate(schedule: Schedule | Program, costs: Costs) -> Timeline:
     """Predict the Timeline of one step.
 
-    An op starts when its rank has run the op before it and all that `needs` names has arrived;
-    what another rank made arrives `costs.delay` after its end. Sending takes no time of its rank.
-    Of a Program the compute ops count. Ticks are counted as the cost model gives them and turned
-    into times at the end. Time and memory grow linearly with the ops. Raises ScheduleError if the
-    order can never finish.
+    `longpipe.ir.clock` has the rule. Of a Program the compute ops count. Ticks are counted as the
+    cost model gives them and turned into times at the end. Time and memory grow linearly with the
+    ops. Raises ScheduleError if the order can never finish.
 
     >>> from longpipe.cost import UniformCosts
     >>> from longpipe.ir import Problem
@@ -54,61 +51,27 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _run(schedule: Schedule, costs: Costs) -> Timeline:
-    problem, placement = schedule.problem, schedule.placement
-    finished: dict[Op, float] = {}  # tick by what an op provides
-    free: list[float] = [0] * problem.ranks  # tick at which the rank has run the op before
-    rows = [_Row(ops, costs) for ops in schedule.rows]
-
-    for rank, op, needed in walk(schedule.rows, lambda op: needs(op, problem)):
-        ready = start = free[rank]
-        for need in needed:
-            made = finished[need]
-            if made > ready:  # comparisons, not max: this loop is most of the time
-                ready = made
-            if need.stage != op.stage:
-                source = placement(need.stage, need.mb)
-                if source != rank:
-                    arrived = made + costs.delay(need, source, rank)
-                    if arrived > start:
-                        start = arrived
-        start = max(start, ready)
-        free[rank] = finished[provides(op)] = rows[rank].run(op, ready, start)
-
+    lanes = clock(schedule, costs)
+    tick_s = costs.tick_s
     return Timeline(
         name=title(schedule),
         source="simulated",
-        rows=tuple(row.events() for row in rows),
-        waits_s=tuple(tuple(wait * costs.tick_s for wait in row.waits) for row in rows),
+        rows=tuple(
+            tuple(_events(row, lane, costs)) for row, lane in zip(schedule.rows, lanes, strict=True)
+        ),
+        waits_s=tuple(tuple(wait * tick_s for wait in lane.waits) for lane in lanes),
     )
 
 
-class _Row:
-    """What one rank runs, in ticks; plain lists of numbers, so that a million ops stay cheap."""
-
-    def __init__(self, ops: Sequence[Op], costs: Costs) -> None:
-        self.ops, self.costs = ops, costs
-        self.starts: list[float] = []
-        self.ends: list[float] = []
-        self.waits: list[float] = []  # for a message in flight, before each op
-
-    def run(self, op: Op, ready: float, start: float) -> float:
-        """Run an op whose inputs were made by `ready` and have arrived at `start`; its end."""
-        end = start + self.costs.ticks(op)
-        self.starts.append(start)
-        self.ends.append(end)
-        self.waits.append(start - ready)
-        return end
-
-    def events(self) -> tuple[Event, ...]:
-        """Times in the cost model's unit, and memory, which depends on the order alone."""
-        costs, tick_s, cell = self.costs, self.costs.tick_s, self.costs.cell_bytes
-        held = accumulate(map(costs.holds, self.ops), initial=0)
-        scratch = map(costs.scratch, self.ops)
-        spans = zip(self.ops, self.starts, self.ends, pairwise(held), scratch, strict=True)
-        return tuple(
-            Event(op, start * tick_s, end * tick_s, after * cell, max(before + extra, after) * cell)
-            for op, start, end, (before, after), extra in spans
-        )
+def _events(row: Sequence[Op], lane: Lane, costs: Costs) -> Iterator[Event]:
+    """Times in the cost model's unit, and memory, which depends on the order alone."""
+    tick_s, cell = costs.tick_s, costs.cell_bytes
+    held: float = 0
+    spans = zip(row, lane.starts, lane.ends, row_memory(row, costs), strict=True)
+    for op, start, end, memory in spans:
+        before, held = held, held + memory.holds
+        peak = max(before + memory.scratch, held)
+        yield Event(op, start * tick_s, end * tick_s, held * cell, peak * cell)
 
 
 def title(schedule: Schedule | Program) -> str:

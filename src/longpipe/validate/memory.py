@@ -1,7 +1,7 @@
 """The memory bound of each rank."""
 
 from longpipe.errors import ScheduleError
-from longpipe.ir import COMPUTE, Costs, Program, Schedule
+from longpipe.ir import COMPUTE, Costs, Program, Schedule, row_memory
 
 
 def validate_memory(what: Schedule | Program, costs: Costs, limit: float) -> None:
@@ -11,16 +11,15 @@ def validate_memory(what: Schedule | Program, costs: Costs, limit: float) -> Non
     Raises ScheduleError at the first op that goes over.
     """
     for rank, row in enumerate(what.rows):
+        computes = [(position, op) for position, op in enumerate(row) if op.kind in COMPUTE]
+        memories = row_memory([op for _, op in computes], costs)
         held: float = 0
-        for position, op in enumerate(row):
-            if op.kind not in COMPUTE:
-                continue
-            after = held + costs.holds(op)
-            peak = max(held + costs.scratch(op), after)
+        for (position, op), memory in zip(computes, memories, strict=True):
+            peak = max(held + memory.scratch, held + memory.holds)
             if peak > limit:
                 raise ScheduleError(
                     f"rank {rank}, op {position}: {op} raises the memory from {held} to {peak} "
                     f"cells, over the limit of {limit}: use a schedule that holds fewer "
                     "micro-batches, more segments, or a higher limit"
                 )
-            held = after
+            held += memory.holds

@@ -16,6 +16,19 @@ def check_order(what: Schedule | Program, places: Places) -> None:
             pass
     except ScheduleError as fault:
         raise ScheduleError(_own_fault(what, places) or str(fault)) from None
+    _check_recompute(what, places)
+
+
+def _check_recompute(what: Schedule | Program, places: Places) -> None:
+    """Each R comes before the backward that reads what it makes."""
+    for rank, row in enumerate(what.rows):
+        for position, op in enumerate(row):
+            if op.kind is Kind.R and places[op._replace(kind=Kind.I)] < position:
+                reader = places[op._replace(kind=Kind.I)]
+                raise ScheduleError(
+                    f"rank {rank}, op {position}: {op} comes after {row[reader]} (op {reader}), "
+                    f"which reads the activations that it makes: move it before that op"
+                )
 
 
 def _own_fault(what: Schedule | Program, places: Places) -> str | None:
@@ -43,6 +56,8 @@ def _reason(op: Op, need: Op) -> str:
         return f"its input is the output of stage {need.stage}"
     if op.kind is Kind.W:
         return "it computes the weight gradient that this op queues"
+    if op.kind is Kind.R:
+        return "it starts from the input that this op saves"
     if need.kind is Kind.F:
         return "it reads what its own forward saved"
     if need.stage == op.stage:

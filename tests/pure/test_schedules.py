@@ -12,7 +12,7 @@ from longpipe.ir import Kind, Op, Problem, Schedule, needs, walk
 from longpipe.schedules import build, entries, entry
 from longpipe.schedules._registry import schedule as register
 
-UNEVEN = ("gpipe", "seq1f1b", "seq-zb-h1", "looped-bfs")
+UNEVEN = ("gpipe", "seq1f1b", "seq-zb-h1", "seq-zb-h2", "looped-bfs")
 
 
 def check(schedule: Schedule, splits: bool) -> None:
@@ -46,11 +46,13 @@ def test_refusal_says_what_to_change(schedule_name: str, problems: tuple[Problem
         assert re.search(r"use |set ", text), text
 
 
-@pytest.mark.parametrize("name", ["interleaved", "seq1f1b-interleaved"])
+@pytest.mark.parametrize(
+    "name", ["interleaved", "seq1f1b-interleaved", "zb-interleaved", "seq-zb-interleaved"]
+)
 def test_the_advised_numbers_are_accepted(name: str, problems: tuple[Problem, ...]) -> None:
     """What a refusal advises must not be refused in its turn."""
     for problem in problems:
-        if problem.chunks < 2 or (name == "interleaved" and problem.segments != 1):
+        if problem.chunks < 2 or (not entry(name).segments and problem.segments != 1):
             continue
         try:
             build(name, problem)
@@ -66,7 +68,13 @@ def test_the_advised_numbers_are_accepted(name: str, problems: tuple[Problem, ..
 def test_segment_schedules_equal_their_parents_with_one_segment(
     problems: tuple[Problem, ...],
 ) -> None:
-    parents = {"seq1f1b": "1f1b", "seq-zb-h1": "zb-h1", "seq1f1b-interleaved": "interleaved"}
+    parents = {
+        "seq1f1b": "1f1b",
+        "seq-zb-h1": "zb-h1",
+        "seq-zb-h2": "zb-h2",
+        "seq-zb-interleaved": "zb-interleaved",
+        "seq1f1b-interleaved": "interleaved",
+    }
     for child, parent in parents.items():
         for problem in problems:
             if problem.segments == 1:
@@ -91,7 +99,7 @@ def test_segment_counts_may_differ(name: str, ranks: int, segments: list[int]) -
             for op in row:
                 live += {Kind.F: 1, Kind.I: 0}.get(op.kind, -1)
                 peak = max(peak, live)
-            lead = ranks if name == "seq-zb-h1" else ranks - rank
+            lead = {"seq-zb-h1": ranks, "seq-zb-h2": 2 * ranks - 1}.get(name, ranks - rank)
             assert peak == min(lead + max(segments) - 1, sum(segments))
 
 

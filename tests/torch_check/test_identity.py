@@ -36,6 +36,8 @@ def text(rows: Rows) -> list[list[str]]:
         ("interleaved", "ScheduleInterleaved1F1B", 2),
         ("interleaved", "ScheduleInterleaved1F1B", 3),
         ("zb-h1", "ScheduleInterleavedZeroBubble", 1),
+        ("zb-interleaved", "ScheduleInterleavedZeroBubble", 2),
+        ("zb-interleaved", "ScheduleInterleavedZeroBubble", 3),
         ("zb-v", "ScheduleZBVZeroBubble", 2),
     ],
 )
@@ -56,6 +58,19 @@ def test_also_where_micro_batches_do_not_fill_the_ranks(
 ) -> None:
     ours = build(name, Problem(ranks, microbatches, chunks))
     assert text(ours.rows) == torch_rows(schedule, ranks, microbatches, chunks)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "microbatches"), [(2, 3), (2, 6), (4, 1), (4, 3), (4, 5), (4, 7), (4, 10), (8, 2)]
+)
+@pytest.mark.parametrize("chunks", [2, 3])
+def test_interleaved_zero_bubble_groups_as_torch_does(
+    chunks: int, ranks: int, microbatches: int
+) -> None:
+    """Also where p does not divide m: torch's rounds are our groups."""
+    ours = build("zb-interleaved", Problem(ranks, microbatches, chunks))
+    wanted = torch_rows("ScheduleInterleavedZeroBubble", ranks, microbatches, chunks)
+    assert text(ours.rows) == wanted
 
 
 @pytest.mark.parametrize(("ranks", "microbatches"), SIZES)

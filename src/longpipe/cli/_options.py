@@ -1,7 +1,11 @@
 """Options that several verbs share: which schedule, of what size, at what costs."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,59 +16,137 @@ from longpipe.ir import Problem, Program, Schedule
 from longpipe.schedules import Entry, build, entries, entry
 from longpipe.validate import validate
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="A schedule that `longpipe zoo` lists, or a file: our text, or torch's CSV."
-    ),
-]
-Ranks = Annotated[
-    int | None, typer.Option(help="Processes in the pipeline; needed, but not for a file.")
-]
-Microbatches = Annotated[
-    int | None, typer.Option(help="Micro-batches of a step; needed, but not for a file.")
-]
-Chunks = Annotated[
-    int | None,
-    typer.Option(help="Stages of each rank; what the schedule needs, if not given."),
-]
-Segments = Annotated[
-    str,
-    typer.Option(
-        help="Segments of each micro-batch: one number, or one for each as in `4,4,2`. "
-        "A file of torch's CSV needs it too."
-    ),
-]
-Costs = Annotated[
-    str,
-    typer.Option(
-        help="Times of one full micro-batch on one full stage, such as `F=1,I=1.2,W=0.8`; "
-        "what is not named is 1. B takes I + W; a chunk or a segment its share."
-    ),
-]
-Comm = Annotated[str, typer.Option(help="Time of one message, in the unit of the costs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 _MOST_OPS = 10_000_000  # about 6 GB of memory and two minutes
 _COSTS = {"F": "forward", "I": "input_grad", "W": "weight_grad"}
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-def built(
-    name: str, ranks: int | None, microbatches: int | None, chunks: int | None, segments: str
-) -> Schedule:
-    """The schedule of that name and size, or the one in a file of that name, validated."""
-    counts = _segments(segments)
-    about = named(name)
-    if about is None:
-        return _from_file(Path(name), ranks, microbatches, chunks, counts)
-    if ranks is None or microbatches is None:
-        missing = "--ranks" if ranks is None else "--microbatches"
-        raise typer.BadParameter("needed with the name of a schedule", param_hint=missing)
-    if chunks is None:
-        chunks = 2 if about.chunks is None else about.chunks
-    problem = Problem(ranks, microbatches, chunks, counts)
-    _refuse_absurd(about, problem)
-    return build(name, problem)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the shared options say; each field is one of them (see `takes_schedule`)."""
+
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A schedule that `longpipe zoo` lists, or a file: our text, or torch's CSV."
+        ),
+    ]
+    ranks: Annotated[
+        int | None, typer.Option(help="Processes in the pipeline; needed, but not for a file.")
+    ] = None
+    microbatches: Annotated[
+        int | None, typer.Option(help="Micro-batches of a step; needed, but not for a file.")
+    ] = None
+    chunks: Annotated[
+        int | None,
+        typer.Option(help="Stages of each rank; what the schedule needs, if not given."),
+    ] = None
+    segments: Annotated[
+        str,
+        typer.Option(
+            help="Segments of each micro-batch: one number, or one for each as in `4,4,2`. "
+            "A file of torch's CSV needs it too."
+        ),
+    ] = "1"
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Of a schedule that searches: what a rank may hold, in full micro-batches on a "
+            "full stage."
+        ),
+    ] = None
+    group: Annotated[
+        int | None, typer.Option(help="Of kfkb: forwards, and then backwards, in a row.")
+    ] = None
+    costs: Annotated[
+        str,
+        typer.Option(
+            help="Times of one full micro-batch on one full stage, such as `F=1,I=1.2,W=0.8`; "
+            "what is not named is 1. B takes I + W; a chunk or a segment its share. Schedules that "
+            "search do it with these."
+        ),
+    ] = "F=1,I=1,W=1"
+    comm: Annotated[str, typer.Option(help="Time of one message, in the unit of the costs.")] = "0"
+
+    def schedule(self, *, smallest: int | None = None) -> Schedule:
+        """The schedule of that name and size, or the one in a file of that name, validated.
+
+        Ranks and micro-batches that are not given are `smallest`, where that is not None.
+        """
+        counts = _segments(self.segments)
+        about = named(self.name)
+        if about is None:
+            return self._from_file(Path(self.name), counts)
+        ranks = smallest if self.ranks is None else self.ranks
+        microbatches = smallest if self.microbatches is None else self.microbatches
+        if ranks is None or microbatches is None:
+            missing = "--ranks" if ranks is None else "--microbatches"
+            raise typer.BadParameter("needed with the name of a schedule", param_hint=missing)
+        chunks = self.chunks
+        if chunks is None:
+            chunks = 2 if about.chunks is None else about.chunks
+        problem = Problem(ranks, microbatches, chunks, counts)
+        _refuse_absurd(about, problem)
+        given = {"memory_limit": self.memory_limit, "group": self.group}
+        options = {option: value for option, value in given.items() if value is not None}
+        return build(about.name, problem, self.priced(problem), **options)
+
+    def _from_file(self, path: Path, segments: int | tuple[int, ...]) -> Schedule:
+        if not path.exists():
+            raise DataError(
+                f"there is no file {path}, nor does `longpipe zoo` list such a schedule"
+            )
+        what = read_file(path, segments if isinstance(segments, int) else 1)
+        validate(what)
+        asked = {
+            "ranks": self.ranks,
+            "microbatches": self.microbatches,
+            "chunks": self.chunks,
+            "segments": None if segments == 1 else segments,
+        }
+        for option, value in asked.items():
+            held = getattr(what.problem, option)
+            if value is not None and value != held:
+                raise typer.BadParameter(f"{path} has {option}={held}", param_hint=f"--{option}")
+        for option in ("memory_limit", "group"):
+            if getattr(self, option) is not None:
+                hint = "--" + option.replace("_", "-")
+                raise typer.BadParameter("the order in a file is fixed", param_hint=hint)
+        return what.schedule() if isinstance(what, Program) else what
+
+    def priced(self, problem: Problem) -> UniformCosts:
+        """The costs that `--costs` and `--comm` describe."""
+        times: dict[str, str] = {}
+        for part in filter(None, self.costs.split(",")):
+            kind, _, time = part.partition("=")
+            if kind.strip() == "B":
+                raise typer.BadParameter(
+                    "B is I + W: give its two halves, such as I=1,W=1", param_hint="--costs"
+                )
+            if kind.strip() not in _COSTS or not time:
+                raise typer.BadParameter(
+                    f"{part!r} is not one of F=, I=, W= and a number", param_hint="--costs"
+                )
+            times[_COSTS[kind.strip()]] = time.strip()
+        return UniformCosts(problem, **times, comm=self.comm)
+
+
+def takes_schedule(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb, whose first parameter is `asked: Asked`, the shared options in its place."""
+    own = list(inspect.signature(verb).parameters.values())[1:]
+    shared = inspect.signature(Asked).parameters.values()
+
+    @wraps(verb)
+    def run(**values: Any) -> None:
+        asked = Asked(**{field.name: values.pop(field.name) for field in fields(Asked)})
+        verb(asked, **values)
+
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*shared, *own)]
+    # Typer reads both.
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
 def named(name: str) -> Entry | None:
@@ -74,30 +156,6 @@ def named(name: str) -> Entry | None:
     if not known and (path.exists() or len(path.parts) > 1 or path.suffix):
         return None
     return entry(name)
-
-
-def _from_file(
-    path: Path,
-    ranks: int | None,
-    microbatches: int | None,
-    chunks: int | None,
-    segments: int | tuple[int, ...],
-) -> Schedule:
-    if not path.exists():
-        raise DataError(f"there is no file {path}, nor does `longpipe zoo` list such a schedule")
-    what = read_file(path, segments if isinstance(segments, int) else 1)
-    validate(what)
-    asked = {
-        "ranks": ranks,
-        "microbatches": microbatches,
-        "chunks": chunks,
-        "segments": None if segments == 1 else segments,
-    }
-    for option, value in asked.items():
-        held = getattr(what.problem, option)
-        if value is not None and value != held:
-            raise typer.BadParameter(f"{path} has {option}={held}", param_hint=f"--{option}")
-    return what.schedule() if isinstance(what, Program) else what
 
 
 def _refuse_absurd(about: Entry, problem: Problem) -> None:
@@ -110,23 +168,6 @@ def _refuse_absurd(about: Entry, problem: Problem) -> None:
             f"{about.name} of this size has {ops:,} ops, more than the {_MOST_OPS:,} that the "
             "command line takes: lower --ranks, --microbatches, --chunks or --segments"
         )
-
-
-def priced(problem: Problem, costs: str, comm: str) -> UniformCosts:
-    """The costs that `--costs` and `--comm` describe."""
-    times: dict[str, str] = {}
-    for part in filter(None, costs.split(",")):
-        kind, _, time = part.partition("=")
-        if kind.strip() == "B":
-            raise typer.BadParameter(
-                "B is I + W: give its two halves, such as I=1,W=1", param_hint="--costs"
-            )
-        if kind.strip() not in _COSTS or not time:
-            raise typer.BadParameter(
-                f"{part!r} is not one of F=, I=, W= and a number", param_hint="--costs"
-            )
-        times[_COSTS[kind.strip()]] = time.strip()
-    return UniformCosts(problem, **times, comm=comm)
 
 
 def _segments(text: str) -> int | tuple[int, ...]:

@@ -7,17 +7,7 @@ from typing import Annotated
 import typer
 
 from longpipe.cli._app import app
-from longpipe.cli._options import (
-    Chunks,
-    Comm,
-    Costs,
-    Microbatches,
-    Name,
-    Ranks,
-    Segments,
-    built,
-    priced,
-)
+from longpipe.cli._options import Asked, takes_schedule
 from longpipe.ir import Schedule, to_text, to_torch_csv
 from longpipe.passes import add_messages
 from longpipe.simulate import simulate
@@ -34,14 +24,9 @@ class Format(StrEnum):
 
 
 @app.command(epilog="Example: `longpipe export 1f1b --ranks 4 --microbatches 8 --output 1f1b.csv`")
+@takes_schedule
 def export(
-    name: Name,
-    ranks: Ranks = None,
-    microbatches: Microbatches = None,
-    chunks: Chunks = None,
-    segments: Segments = "1",
-    costs: Costs = "F=1,I=1,W=1",
-    comm: Comm = "0",
+    asked: Asked,
     form: Annotated[Format, typer.Option("--format", help="The form.")] = Format.TORCH_CSV,
     lowered: Annotated[
         bool, typer.Option("--lowered", help="With sends and receives; text form only.")
@@ -57,19 +42,19 @@ def export(
     """
     if lowered and form is not Format.TEXT:
         raise typer.BadParameter("only the text form holds messages", param_hint="--lowered")
-    schedule = built(name, ranks, microbatches, chunks, segments)
+    schedule = asked.schedule()
     if form is Format.TORCH_CSV:
         text = to_torch_csv(schedule)
     elif form is Format.TEXT:
         text = to_text(add_messages(schedule) if lowered else schedule)
     else:
-        text = _simulated(schedule, form, costs, comm)
+        text = _simulated(asked, schedule, form)
     if output is None:
         print(text, end="")
     else:
         save_text(output, text)
 
 
-def _simulated(schedule: Schedule, form: Format, costs: str, comm: str) -> str:
-    timeline = simulate(schedule, priced(schedule.problem, costs, comm))
+def _simulated(asked: Asked, schedule: Schedule, form: Format) -> str:
+    timeline = simulate(schedule, asked.priced(schedule.problem))
     return html_page([timeline]) if form is Format.HTML else chrome_trace([timeline])

@@ -4,40 +4,21 @@ import json
 
 from longpipe.cli._app import app
 from longpipe.cli._numbers import numbers_json, print_numbers
-from longpipe.cli._options import (
-    AsJson,
-    Chunks,
-    Comm,
-    Costs,
-    Microbatches,
-    Name,
-    Ranks,
-    Segments,
-    built,
-    priced,
-)
+from longpipe.cli._options import AsJson, Asked, takes_schedule
 from longpipe.simulate import measure
 from longpipe.simulate import simulate as run
 
 
 @app.command(epilog="Example: `longpipe simulate seq1f1b --ranks 4 --microbatches 8 --segments 4`")
-def simulate(
-    name: Name,
-    ranks: Ranks = None,
-    microbatches: Microbatches = None,
-    chunks: Chunks = None,
-    segments: Segments = "1",
-    costs: Costs = "F=1,I=1,W=1",
-    comm: Comm = "0",
-    as_json: AsJson = False,
-) -> None:
+@takes_schedule
+def simulate(asked: Asked, as_json: AsJson = False) -> None:
     """Predict makespan, bubbles, idle time by reason and peak activations.
 
     The global bubble is the largest (makespan - busy time) of a rank, the span bubble the largest
     (its first F to its last B or W - busy time). Peaks count full micro-batches on a full stage.
     """
-    schedule = built(name, ranks, microbatches, chunks, segments)
-    metrics = measure(run(schedule, priced(schedule.problem, costs, comm)))
+    schedule = asked.schedule()
+    metrics = measure(run(schedule, asked.priced(schedule.problem)))
     if as_json:
         problem = schedule.problem
         size = {

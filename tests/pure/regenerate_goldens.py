@@ -1,10 +1,12 @@
 """The golden pictures: `make goldens` rewrites them, `test_view_goldens.py` compares them.
 
 Every registered schedule has `p4_m4.txt`: 4 ranks, 4 micro-batches, as many chunks as it needs
-(2 if any number will do), times F = I = W = 1. Schedules over segments also have `p4_m4_k3.txt`.
+(2 if any number will do), times F = I = W = 1. Schedules over segments also have `p4_m4_k3.txt`;
+those with groups have each of these with 2 in a group too (`_g2`).
 """
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 from longpipe import Problem, UniformCosts, build, entries, picture, simulate
@@ -17,10 +19,12 @@ def pictures() -> dict[str, str]:
     found = {}
     for entry in entries():
         chunks = 2 if entry.chunks is None else entry.chunks
-        for segments in (1, 3) if entry.segments else (1,):
+        variants: list[dict[str, int]] = [{}, {"group": 2}] if "group" in entry.options else [{}]
+        for segments, options in product((1, 3) if entry.segments else (1,), variants):
             problem = Problem(4, 4, chunks, segments)
-            timeline = simulate(build(entry.name, problem), UniformCosts(problem))
+            timeline = simulate(build(entry.name, problem, **options), UniformCosts(problem))
             tail = f"_k{segments}" if segments > 1 else ""
+            tail += "".join(f"_{name[0]}{value}" for name, value in options.items())
             found[f"{entry.name}/p4_m4{tail}.txt"] = picture(timeline) + "\n"
     return found
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import TypeVar
 
 from longpipe.ir import Kind, Op
 
+T = TypeVar("T")
 
-def alternate(forward: Sequence[Op], backward: Sequence[Op], warm: int) -> tuple[Op, ...]:
+
+def alternate(forward: Sequence[T], backward: Sequence[T], warm: int) -> tuple[T, ...]:
     """1F1B's row: `warm` forwards, then a forward and a backward in turn, then the backwards left.
 
     With `warm` beyond the number of forwards, all of them come first.

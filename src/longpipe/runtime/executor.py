@@ -5,8 +5,8 @@ Everything that does not change from step to step (which message an op reads, wh
 goes, shapes, peers) is worked out once, in the constructor.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from longpipe.errors import RunError
 from longpipe.ir import COMPUTE, RECEIVES, Event, Kind, Op, Program, matching, message_of
 from longpipe.runtime.boundary import Boundary
 from longpipe.runtime.progress import Progress, Wait
-from longpipe.runtime.recorder import Meter, Recorder, recorder_for
-from longpipe.runtime.stage import Stage, StageModule
+from longpipe.runtime.recorder import Meter, Recorder, in_range, recorder_for
+from longpipe.runtime.stage import Stage, StageModule, check_stages
 from longpipe.runtime.transport import Handle, Transport, direction_of
 
 Run = Callable[[int, int, torch.Tensor | None], torch.Tensor | None]
@@ -76,7 +76,7 @@ class Executor:
         ranges: bool = False,
     ) -> None:
         boundary.check(program.problem)
-        _check_stages(program, rank, stages)
+        check_stages(program, rank, stages)
         self._program = program
         self._rank = rank
         self._row = program.rows[rank]
@@ -94,10 +94,11 @@ class Executor:
         self._metered = meter is not None
         self._inbox: dict[Op, tuple[Handle | None, torch.Tensor, Wait | None]] = {}
         self._outbox: dict[Op, torch.Tensor] = {}
+        self._begun = 0  # ops of the row that `begin` has run
         self._code = self._compile()
         if ranges:
             self._code = [
-                (_in_range(handler, op), op_or_step)
+                (in_range(handler, op), op_or_step)
                 for (handler, op_or_step), op in zip(self._code, self._row, strict=True)
             ]
 
@@ -106,6 +107,14 @@ class Executor:
 
         `scale` is the gradient of the loss sum: 1 / (valid tokens of the global batch). Raises
         RunError, naming rank, op and message, when this rank or another one fails.
+        """
+        self.begin(batches, scale)
+        return self.finish()
+
+    def begin(self, batches: Sequence[Any], scale: float, early: int = 0) -> None:
+        """Start a step as `run_step` does, and run the first `early` ops of the row (`early_ops`).
+
+        Then `finish` runs the others, or `drop` undoes the start.
         """
         if len(batches) != self._program.problem.microbatches:
             raise RunError(
@@ -116,30 +125,59 @@ class Executor:
         progress.row = self._row
         progress.step += 1
         progress.step_runs = True
-        try:
+        with self._blaming():
             for stage in self._stages.values():
                 stage.start(batches, scale)
-            self._run()
-            losses = self._finish()
-            progress.waiting = _SENDS_ARRIVE
-            self._transport.drain()
-            progress.waiting = None
-        except Exception as error:
-            raise RunError(self._blame(self._describe(error))) from error
-        progress.activity = "between steps"
-        progress.step_runs = False
+            self._run(0, early)
+        self._begun = early
+
+    def finish(self) -> StepResult:
+        """Run the ops that `begin` has left."""
+        with self._blaming():
+            self._run(self._begun, len(self._code))
+            losses = self._end()
+            self._settle_sends()
+        self._progress.activity = "between steps"
+        self._progress.step_runs = False
         loss_sum = next((loss for loss in losses if loss is not None), None)
         return StepResult(loss_sum, self._recorder)
 
-    def _run(self) -> None:
+    def drop(self) -> None:
+        """Forget the step that `begin` has started; every rank calls it, or none.
+
+        Afterwards nothing is in flight. Gradients are as they were: only forwards have run.
+        """
+        with self._blaming():
+            for receive in tuple(self._inbox):
+                self._take(receive)
+            self._outbox.clear()
+            self._settle_sends()
+            for stage in self._stages.values():
+                stage.start((), 1.0)
+        self._progress.step -= 1
+        self._progress.step_runs = False
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise RunError(self._blame(self._describe(error))) from error
+
+    def _settle_sends(self) -> None:
+        self._progress.waiting = _SENDS_ARRIVE
+        self._transport.drain()
+        self._progress.waiting = None
+
+    def _run(self, begin: int, end: int) -> None:
         progress = self._progress
-        for position, (handler, step) in enumerate(self._code):
+        for position, (handler, step) in enumerate(self._code[begin:end], begin):
             progress.position = position
             if progress.stop is not None:
                 raise RunError(progress.stop)
             handler(step)
 
-    def _finish(self) -> list[torch.Tensor | None]:
+    def _end(self) -> list[torch.Tensor | None]:
         if left := [*self._inbox, *self._outbox]:
             raise RunError(
                 f"the step ended with messages that no op took: {' '.join(map(str, left))}; "
@@ -251,24 +289,3 @@ def _reads(op: Op, stages: int) -> Op | None:
     if kind in (Kind.B, Kind.I) and stage + 1 < stages:
         return Op(Kind.RECV_B, stage, mb, seg)
     return None
-
-
-def _check_stages(program: Program, rank: int, stages: Mapping[int, StageModule]) -> None:
-    want = program.placement.stages_of(rank)
-    if sorted(stages) != list(want):
-        raise RunError(
-            f"rank {rank} holds stages {list(want)} of {program.name}, "
-            f"got modules for stages {sorted(stages)}"
-        )
-
-
-def _in_range(handler: Callable[[Any], None], op: Op) -> Callable[[Any], None]:
-    """`handler` inside a profiler range named after its op (seen by torch.profiler and NVTX)."""
-    name = f"longpipe:{op}"
-
-    def ranged(step: Any) -> None:
-        range_: AbstractContextManager[object] = torch.profiler.record_function(name)
-        with range_:
-            handler(step)
-
-    return ranged

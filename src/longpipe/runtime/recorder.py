@@ -1,7 +1,9 @@
 """When each compute op ran, at the cost of two clock reads per op."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import perf_counter_ns
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -119,3 +121,15 @@ def recorder_for(ops: tuple[Op, ...], device: torch.device, meter: Meter | None 
     if device.type == "cuda":
         return CudaRecorder(ops, device, meter)
     return HostRecorder(ops, meter)
+
+
+def in_range(handler: Callable[[Any], None], op: Op) -> Callable[[Any], None]:
+    """`handler` inside a profiler range named after its op (seen by torch.profiler and NVTX)."""
+    name = f"longpipe:{op}"
+
+    def ranged(step: Any) -> None:
+        range_: AbstractContextManager[object] = torch.profiler.record_function(name)
+        with range_:
+            handler(step)
+
+    return ranged

@@ -1,6 +1,6 @@
 """Forward and backward of one stage, segment by segment."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from longpipe.errors import RunError
-from longpipe.ir import Segment
+from longpipe.ir import Program, Segment
 
 Unit = tuple[int, int]  # (mb, seg)
 
@@ -167,3 +167,13 @@ class Stage:
             )
         self._batches = ()
         return self._loss_sum
+
+
+def check_stages(program: Program, rank: int, stages: Mapping[int, StageModule]) -> None:
+    """Raise RunError where `stages` are not those that the program places on `rank`."""
+    want = program.placement.stages_of(rank)
+    if sorted(stages) != list(want):
+        raise RunError(
+            f"rank {rank} holds stages {list(want)} of {program.name}, "
+            f"got modules for stages {sorted(stages)}"
+        )

@@ -171,7 +171,9 @@ def _chunks_of(entry: Entry) -> int:
 
 
 def _chunks(entry: Entry) -> str:
-    return "2 or more" if entry.chunks is None else str(entry.chunks)
+    if entry.chunks is None:
+        return "2 or more"
+    return f"{entry.chunks} or more" if entry.more_chunks else str(entry.chunks)
 
 
 def _code(formula: str) -> str:

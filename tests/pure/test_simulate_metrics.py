@@ -92,7 +92,7 @@ def test_peaks_are_those_seen_and_none_if_nobody_looked() -> None:
 @pytest.mark.parametrize("name", [entry.name for entry in entries()])
 def test_reasons_add_up(name: str) -> None:
     """Busy and idle time make the makespan on each rank, with messages and unequal costs."""
-    for chunks, segments in ((1, 1), (2, 1), (1, 3), (2, 2)):
+    for chunks, segments in ((1, 1), (2, 1), (1, 3), (2, 2), (2, 4)):
         problem = Problem(4, 6, chunks, segments)
         try:
             schedule = build(name, problem)

@@ -24,9 +24,10 @@ Build = Callable[..., Schedule]  # (problem, *, costs, **options)
 class Entry:
     """A registered schedule: its name, where it was published, and what it can order.
 
-    `chunks`: stages per rank that it needs (None: any number of at least 2); `segments`: whether
-    it orders segments; `splits`: whether it splits the backward in I and W. `bubble` and `peak`
-    are the published closed forms as text, in the notation of the glossary. `searches`: whether
+    `chunks`: stages per rank that it needs (None: any number of at least 2); `more_chunks`: whether
+    it takes any larger number as well; `segments`: whether it orders segments; `splits`: whether it
+    splits the backward in I and W. `bubble` and `peak` are the published closed forms as text, in
+    the notation of the glossary. `searches`: whether
     its order depends on a cost model; `options`: what else `build` takes, with the defaults.
     """
 
@@ -42,6 +43,7 @@ class Entry:
     aliases: tuple[str, ...] = ()
     searches: bool = False
     options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+    more_chunks: bool = False
 
 
 _entries: dict[str, Entry] = {}
@@ -58,6 +60,7 @@ def schedule(
     bubble: str = "",
     peak: str = "",
     aliases: tuple[str, ...] = (),
+    more_chunks: bool = False,
 ) -> Callable[[Build], Build]:
     """Register a builder under `name`; the fields are those of `Entry`.
 
@@ -93,6 +96,7 @@ def schedule(
             aliases,
             searches,
             takes,
+            more_chunks,
         )
         keys = (name, *aliases)
         for key in keys:
@@ -117,7 +121,9 @@ def _check(entry: Entry, problem: Problem, options: Mapping[str, Option]) -> Non
             f"{entry.name} orders whole micro-batches, got segments={problem.segments}: "
             f"use segments=1, or a schedule over segments ({', '.join(_over_segments())})"
         )
-    if entry.chunks is not None and problem.chunks != entry.chunks:
+    if entry.chunks is not None and not (
+        problem.chunks == entry.chunks or (entry.more_chunks and problem.chunks > entry.chunks)
+    ):
         raise ProblemError(
             f"{entry.name} needs {entry.chunks} chunk(s) (stages) per rank, got {problem.chunks}: "
             f"set chunks={entry.chunks}"

@@ -1,10 +1,12 @@
 """Layouts do not change a run: every schedule gives the losses of one rank, to round-off."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from small import config, losses, run_here, run_several, write_text
 
+from longpipe import Problem, add_messages, build, to_text, to_torch_csv
 from longpipe.runtime.launch import Launch, launch
 from longpipe.train.config import Config
 
@@ -18,14 +20,32 @@ LAYOUTS = {
     "interleaved": ("pipeline.chunks=2", "pipeline.segments=1"),
     "seq1f1b-interleaved": ("pipeline.chunks=2", "pipeline.segments=3"),
     "zb-v": ("pipeline.chunks=2", "pipeline.segments=1"),
+    "order.txt": ("pipeline.segments=2",),
+    "program.txt": ("pipeline.segments=1",),
+    "torch.csv": ("pipeline.segments=2", "pipeline.chunks=2"),
 }  # fmt: skip
+# Orders that somebody has written: the first by hand, in no published order.
+FILES: dict[str, Callable[[], str]] = {
+    "order.txt": lambda: (
+        "# ir 1 | mine ranks=2 microbatches=2 segments=2\n"
+        "r0: 0F0 0F0.1 0F1 0I0.1 0F1.1 0I0 0W0.1 0B1.1 0W0 0B1\n"
+        "r1: 1F0 1F0.1 1B0.1 1F1 1I0 1F1.1 1I1.1 1W0 1B1 1W1.1\n"
+    ),
+    "program.txt": lambda: to_text(add_messages(build("1f1b", Problem(2, 2)))),
+    "torch.csv": lambda: to_torch_csv(build("seq1f1b-interleaved", Problem(2, 2, 2, 2))),
+}
 EXACT = ("train.precision=float64", "train.steps=3", "optim.clip_norm=0.1")
 MODELS = {"untied": (), "tied": ("model.tie_embeddings=true", "model.qk_norm=true")}
 
 
 def layout(folder: Path, model: str, name: str) -> Config:
     """The config of one layout, with a folder of its own."""
-    schedule = f"pipeline.schedule={name.partition(',')[0]}"
+    order = name.partition(",")[0]
+    if order in FILES:
+        path = folder / order
+        path.write_text(FILES[order](), encoding="utf-8")
+        order = str(path)
+    schedule = f"pipeline.schedule={order}"
     out = f"train.out_dir={folder / model / name}"
     return config(folder, *EXACT, *MODELS[model], schedule, *LAYOUTS[name], out)
 

@@ -12,7 +12,14 @@ from small import LONGPIPE, config, losses, records, run, run_here, write_text
 from typer.testing import CliRunner
 
 from longpipe.cli.main import app
-from longpipe.errors import CheckpointError, ConfigError, DataError, ProblemError, RunError
+from longpipe.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    LongpipeError,
+    ProblemError,
+    RunError,
+)
 from longpipe.model import DecoderConfig, make_stage
 from longpipe.model.hf import save_stage, write_config
 from longpipe.train.job import prepare
@@ -58,6 +65,8 @@ def test_a_wrong_key_names_the_right_one(tmp_path: Path) -> None:
         (("pipeline.schedule=zb-v", "pipeline.segments=1"), ProblemError, "set chunks=2"),
         (("pipeline.schedule=seq1f1",), ProblemError, "did you mean seq1f1b"),
         (("pipeline.chunks=2", "pipeline.schedule=interleaved"), ProblemError, "segments=1"),
+        (("pipeline.schedule=mine.txt",), DataError, "there is no file mine.txt"),
+        (("pipeline.group=2",), ProblemError, "seq1f1b has no option group: leave it out"),
         (("model.vocab_size=100",), ConfigError, "the data has ids up to 256"),
         (("train.device=cuda",), ConfigError, "longpipe doctor"),
     ],
@@ -69,6 +78,29 @@ def test_what_cannot_run_is_refused_before_anything_starts(
         prepare(config(tmp_path, *settings))
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "says"),
+    [
+        ("r0: 0F0 0B0\nr1: 1F0 1B0", (), "microbatches = 1 .not 2"),
+        ("r0: 0F0 0F1 0B0 0B1\nr1: 1B0 1F0 1F1 1B1", (), "1B0 comes before 1F0"),
+        (
+            "r0: 0F0 0F1 0B0 0B1\nr1: 1F0 1F1 1B0 1B1",
+            ("pipeline.group=2",),
+            "leave out pipeline.gr",
+        ),
+    ],
+)
+def test_a_written_order_that_cannot_run_is_explained(
+    tmp_path: Path, rows: str, settings: tuple[str, ...], says: str
+) -> None:
+    path = tmp_path / "order.txt"
+    microbatches = 2 if "F1" in rows else 1
+    path.write_text(f"# ir 1 | mine ranks=2 microbatches={microbatches}\n{rows}\n")
+    asked = (f"pipeline.schedule={path}", "pipeline.segments=1", *settings)
+    with pytest.raises(LongpipeError, match=says):
+        prepare(config(tmp_path, *asked))
 
 
 @pytest.mark.parametrize("place", ["text.txt/run", "text.txt"])

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from longpipe.cli._files import read_file
 from longpipe.cost import UniformCosts
-from longpipe.errors import DataError, ProblemError
+from longpipe.errors import ProblemError
 from longpipe.ir import Problem, Program, Schedule
-from longpipe.schedules import Entry, build, entries, entry
+from longpipe.plan import named, read_order
+from longpipe.schedules import Entry, build
 from longpipe.validate import validate
 
 _MOST_OPS = 10_000_000  # about 6 GB of memory and two minutes
@@ -93,11 +93,7 @@ class Asked:
         return build(about.name, problem, self.priced(problem), **options)
 
     def _from_file(self, path: Path, segments: int | tuple[int, ...]) -> Schedule:
-        if not path.exists():
-            raise DataError(
-                f"there is no file {path}, nor does `longpipe zoo` list such a schedule"
-            )
-        what = read_file(path, segments if isinstance(segments, int) else 1)
+        what = read_order(path, segments if isinstance(segments, int) else 1)
         validate(what)
         asked = {
             "ranks": self.ranks,
@@ -147,15 +143,6 @@ def takes_schedule(verb: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
-
-
-def named(name: str) -> Entry | None:
-    """The schedule of that name; None: it is a file, which may not exist."""
-    path = Path(name)
-    known = any(name in (each.name, *each.aliases) for each in entries())
-    if not known and (path.exists() or len(path.parts) > 1 or path.suffix):
-        return None
-    return entry(name)
 
 
 def _refuse_absurd(about: Entry, problem: Problem) -> None:

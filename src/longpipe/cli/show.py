@@ -5,8 +5,9 @@ from rich.text import Text
 
 from longpipe.cli._app import app
 from longpipe.cli._numbers import print_numbers
-from longpipe.cli._options import Asked, named, takes_schedule
+from longpipe.cli._options import Asked, takes_schedule
 from longpipe.cli._picture import coloured
+from longpipe.plan import named
 from longpipe.simulate import measure, simulate
 from longpipe.view import picture
 

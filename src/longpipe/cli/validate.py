@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from longpipe.cli._app import app
-from longpipe.cli._files import read_file
 from longpipe.ir import Problem, Program
+from longpipe.plan import read_order
 from longpipe.validate import validate as check
 
 
@@ -26,7 +26,7 @@ def validate(
     Prints what is in it, or the first fault (rank, position, the ops, what to change) and exits
     with 1. Messages are checked where the file has them.
     """
-    what = read_file(file, segments)
+    what = read_order(file, segments)
     check(what, buffers=buffers)
     problem = what.problem
     level = "program" if isinstance(what, Program) else "schedule"

@@ -7,13 +7,23 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from longpipe.errors import LongpipeError, PlanError
-from longpipe.ir import Op, Problem, Program, Segment, segments_from_lengths
+from longpipe.ir import (
+    Costs,
+    Op,
+    Problem,
+    Program,
+    Segment,
+    from_text,
+    segments_from_lengths,
+)
 from longpipe.passes import add_messages, bound_weights
-from longpipe.schedules import build
+from longpipe.schedules import Option, build
 from longpipe.validate import validate
 
 _FORMAT = "longpipe plan 1"
-_KEYS = ("schedule", "problem", "partition", "cuts", "weight_queue_bytes")
+_KEYS = (
+    "schedule", "problem", "partition", "cuts", "weight_queue_bytes", "options", "order"
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +32,9 @@ class Plan:
 
     `partition` counts the layers of each stage; `cuts` holds for each micro-batch the lengths of
     its segments, in tokens; `weight_queue_bytes` bounds the deferred weight gradients of a rank
-    (None: as the schedule says).
+    (None: as the schedule says). `options` are the schedule's own, by name. `order` is the text of
+    a schedule or program that somebody has written; where it is not empty, it counts instead of
+    the name.
 
     >>> plan = Plan("seq1f1b", Problem(2, 1, segments=2), partition=(1, 1), cuts=((5, 3),))
     >>> plan.layers, plan.segments[0][1]
@@ -36,6 +48,8 @@ class Plan:
     partition: tuple[int, ...]
     cuts: tuple[tuple[int, ...], ...]
     weight_queue_bytes: int | None = None
+    options: tuple[tuple[str, Option], ...] = ()
+    order: str = ""
 
     def __post_init__(self) -> None:
         stages, counts = self.problem.stages, tuple(map(len, self.cuts))
@@ -70,19 +84,26 @@ class Plan:
         """Tokens of a sequence."""
         return sum(self.cuts[0])
 
-    def program(self, held: Callable[[Op], int] | None = None) -> Program:
+    def program(
+        self, costs: Costs | None = None, held: Callable[[Op], int] | None = None
+    ) -> Program:
         """What the ranks execute: the schedule, its weight queue bounded, its messages placed.
 
-        The result is validated under rendezvous sends, so that it cannot deadlock. `held` gives
-        the bytes that a W's queue entry holds; needed where `weight_queue_bytes` is set. Raises
-        ProblemError if the schedule cannot order the problem, ScheduleError if the bound is too
+        The result is validated under rendezvous sends, so that it cannot deadlock. `costs` is for
+        a schedule that searches (None: all ops equal); `held` gives the bytes that a W's queue
+        entry holds, needed where `weight_queue_bytes` is set. Raises ProblemError if the schedule
+        cannot order the problem, ScheduleError if the order of a file is wrong, or the bound too
         small for one entry.
         """
-        schedule = build(self.schedule, self.problem)
+        if self.order:
+            what = from_text(self.order)
+            validate(what)
+        else:
+            what = build(self.schedule, self.problem, costs, **dict(self.options))
+        program = what if isinstance(what, Program) else add_messages(what)
         if self.weight_queue_bytes is not None:
             assert held is not None, "a bound needs the bytes of each entry"
-            schedule = bound_weights(schedule, held, self.weight_queue_bytes)
-        program = add_messages(schedule)
+            program = bound_weights(program, held, self.weight_queue_bytes)
         validate(program)
         return program
 
@@ -101,6 +122,8 @@ class Plan:
             "partition": self.partition,
             "cuts": self.cuts,
             "weight_queue_bytes": self.weight_queue_bytes,
+            "options": dict(self.options),
+            "order": self.order,
         }
         lines = (f' "{key}": {json.dumps(value)}' for key, value in content.items())
         return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -123,8 +146,10 @@ class Plan:
                 partition=_numbers(content["partition"]),
                 cuts=tuple(map(_numbers, content["cuts"])),
                 weight_queue_bytes=content["weight_queue_bytes"],
+                options=tuple(sorted(content["options"].items())),
+                order=str(content["order"]),
             )
-        except (TypeError, LongpipeError) as error:
+        except (TypeError, AttributeError, LongpipeError) as error:
             raise PlanError(f"a plan of another form than {_FORMAT}: {error}") from error
 
 

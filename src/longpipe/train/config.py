@@ -130,7 +130,11 @@ class PipelineConfig(Section):
     """[pipeline]: how model and sequences are divided, and in which order the parts run."""
 
     schedule: str = "seq1f1b"
-    """Name of a schedule; `longpipe zoo` lists them."""
+    """A schedule that `longpipe zoo` lists, or a file with one: our text, or torch's CSV."""
+    memory_limit: PositiveFloat | None = None
+    """Of a schedule that searches: what a rank may hold, in full micro-batches on a full stage."""
+    group: PositiveInt | None = None
+    """Of kfkb: forwards, and then backwards, in a row."""
     ranks: PositiveInt = 2
     """Processes in the pipeline."""
     chunks: PositiveInt = 1
@@ -147,6 +151,12 @@ class PipelineConfig(Section):
     """Layers per stage: of equal cost, or as written here, one count per stage."""
     weight_queue_bytes: PositiveInt | None = None
     """Bound on the memory of deferred weight gradients per rank; unset: as the schedule says."""
+
+    @property
+    def options(self) -> tuple[tuple[str, float], ...]:
+        """The options of the schedule that are set, by name."""
+        given = {"group": self.group, "memory_limit": self.memory_limit}
+        return tuple((name, value) for name, value in given.items() if value is not None)
 
     @validator(mode="after")
     def _counts(self) -> Self:

@@ -1,21 +1,36 @@
 """From a config to a checked plan: nothing runs before the whole program has been proved."""
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from longpipe.cost.analytic import AnalyticCosts, Device, Load
 from longpipe.cost.comm import Link
 from longpipe.cost.flops import DecoderShape, StageShape, coefficients, op_flops, stage_shapes
 from longpipe.errors import ConfigError, PlanError
-from longpipe.ir import Kind, Placement, Problem, Program, Segment
+from longpipe.ir import Kind, Placement, Problem, Program, Schedule, Segment, to_text
 from longpipe.model.config import DecoderConfig
-from longpipe.plan import balanced_layers, checked_cuts, checked_layers, equal_cost_cuts, even_cuts
+from longpipe.plan import (
+    balanced_layers,
+    check_same,
+    checked_cuts,
+    checked_layers,
+    equal_cost_cuts,
+    even_cuts,
+    named,
+    read_order,
+)
 from longpipe.plan.plan import Plan
 from longpipe.schedules import build
-from longpipe.train.config import Config, check_cuts
+from longpipe.train.config import Config, PipelineConfig, check_cuts
+from longpipe.validate import validate
 
 _STEP = (Kind.F, Kind.B)  # what cuts and partition balance: a whole training step
 _BYTES = {"float32": (4, 4), "bfloat16": (2, 4), "float64": (8, 8)}  # activation, gradient
-_UNIT = Device(1.0), Link(0.0, 1.0)  # where only bytes are asked for
+_UNIT = (
+    Device(1.0),
+    Link(0.0, math.inf),
+)  # relative times of ops; how fast messages are, nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +55,41 @@ def make_layout(config: Config, model: DecoderConfig) -> Layout:
     pipeline, tokens = config.pipeline, config.data.sequence_length
     shape = DecoderShape.from_hf(model.to_hf())
     problem = Problem(pipeline.ranks, pipeline.microbatches, pipeline.chunks, pipeline.segments)
-    placement = build(pipeline.schedule, problem).placement
+    written = _written(pipeline, problem)
+    placement = (
+        written or build(pipeline.schedule, problem, None, **dict(pipeline.options))
+    ).placement
     partition = _partition(config, shape, placement)
     cuts = (_cuts(config, shape, partition),) * pipeline.microbatches
-    plan = Plan(pipeline.schedule, problem, partition, cuts, pipeline.weight_queue_bytes)
+    plan = Plan(
+        pipeline.schedule,
+        problem,
+        partition,
+        cuts,
+        pipeline.weight_queue_bytes,
+        pipeline.options,
+        order=to_text(written) if written else "",
+    )
     dtype_bytes, grad_bytes = _BYTES[config.train.precision]
     load = Load(partition, cuts, config.train.microbatch_size, dtype_bytes, grad_bytes)
-    memory = AnalyticCosts(problem, shape, load, *_UNIT)
-    program = plan.program(held=lambda weight: -memory.holds(weight))
+    costs = AnalyticCosts(problem, shape, load, *_UNIT)
+    program = plan.program(costs, held=lambda weight: -costs.holds(weight))
     assert plan.sequence_length == tokens, "cuts cover the sequence"
     return Layout(plan, program, shape, load)
+
+
+def _written(pipeline: PipelineConfig, problem: Problem) -> Schedule | Program | None:
+    """The order in a file, if the config names one; proved right, and for this problem."""
+    if named(pipeline.schedule) is not None:
+        return None
+    if pipeline.options:
+        names = " and ".join(f"pipeline.{name}" for name, _ in pipeline.options)
+        raise ConfigError(f"the order in {pipeline.schedule} is fixed: leave out {names}")
+    path = Path(pipeline.schedule)
+    what = read_order(path, pipeline.segments)
+    check_same(path, what.problem, problem)
+    validate(what)
+    return what
 
 
 def _partition(config: Config, shape: DecoderShape, placement: Placement) -> tuple[int, ...]:

@@ -1,0 +1,183 @@
+"""Schedules side by side: what each takes in time and memory for one model on one machine."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from longpipe.cost import AnalyticCosts, DecoderShape, Device, Link, Load
+from longpipe.errors import LongpipeError, PlanError, ProblemError
+from longpipe.ir import Placement, Problem, Schedule
+from longpipe.plan.balance import cuts_by_flops, layers_by_flops
+from longpipe.schedules import Entry, Option, entries, entry
+from longpipe.simulate import measure, simulate
+
+_TILE = 128  # kernels work in tiles: lengths of segments are multiples of so many tokens
+_LIMITS = (0.25, 0.5, 1, 2)  # of what 1F1B needs
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all contenders share: the model, the sequences of a step, the ranks, the machine.
+
+    A micro-batch is `rows` sequences of `tokens`. `weight_bytes` is what a rank keeps for each of
+    its weights: 18 for bfloat16 weights (2), float32 gradients (4), master weights and Adam's two
+    moments (12).
+    """
+
+    shape: DecoderShape
+    tokens: int
+    ranks: int
+    microbatches: int
+    device: Device
+    link: Link
+    rows: int = 1
+    weight_bytes: int = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A schedule at one size, with its options."""
+
+    schedule: str
+    chunks: int = 1
+    segments: int = 1
+    options: tuple[tuple[str, Option], ...] = ()
+
+    def __str__(self) -> str:
+        sizes = [f"v={self.chunks}"] * (self.chunks > 1) + [f"k={self.segments}"] * (
+            self.segments > 1
+        )
+        return " ".join([self.schedule, *sizes, *(f"{n}={o:g}" for n, o in self.options)])
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What the cost model promises of a contender: seconds of a step, bytes of the busiest rank.
+
+    `activation_bytes` is the most that a rank holds at once between forward and backward (deferred
+    weight gradients, keys and values included), `state_bytes` its weights, their gradients and the
+    optimizer's state; `peak_bytes` the largest sum of the two over the ranks.
+    """
+
+    contender: Contender
+    layers: tuple[int, ...]
+    cuts: tuple[int, ...]
+    step_s: float
+    activation_bytes: float
+    state_bytes: float
+    peak_bytes: float
+    global_bubble_rate: float
+    span_bubble_rate: float
+
+
+def contenders(
+    setting: Setting, segments: Iterable[int], names: Iterable[str] = ()
+) -> Iterator[Contender]:
+    """Every registered schedule (or those of `names`) at each number of segments that it takes.
+
+    Schedules with any number of chunks come with 2 and 4. Whether the size suits, `order` says.
+    """
+    counts = tuple(segments)
+    for about in [entry(name) for name in names] or entries():
+        for chunks in _chunks(about):
+            for k in counts if about.segments else (1,):
+                for options in _options(about, setting):
+                    yield Contender(about.name, chunks, k, options)
+
+
+def _chunks(about: Entry) -> tuple[int, ...]:
+    if about.chunks is None:
+        return 2, 4
+    return (about.chunks, 2 * about.chunks) if about.more_chunks else (about.chunks,)
+
+
+def _options(about: Entry, setting: Setting) -> Iterator[tuple[tuple[str, Option], ...]]:
+    """Memory limits around what 1F1B needs, p micro-batches; two in a group, since one is 1F1B."""
+    if "memory_limit" in about.options:
+        yield from ((("memory_limit", setting.ranks * share),) for share in _LIMITS)
+    elif "group" in about.options:
+        yield (("group", 2),)
+    else:
+        yield ()
+
+
+def order(contender: Contender, setting: Setting) -> Schedule:
+    """Build the contender; one that searches gets the setting's costs.
+
+    Others do not depend on them, so that one order serves all lengths. Raises ProblemError or
+    PlanError where the contender does not suit the setting.
+    """
+    about, problem = entry(contender.schedule), _problem(contender, setting)
+    costs = None
+    if about.searches:
+        # Where stages lie depends on no cost, and segments do not move them.
+        plain = Problem(problem.ranks, problem.microbatches, problem.chunks)
+        costs = _costs(contender, setting, about.build(plain).placement)[0]
+    return about.build(problem, costs=costs, **dict(contender.options))
+
+
+def forecast(contender: Contender, setting: Setting, schedule: Schedule) -> Forecast:
+    """Simulate the contender's `order` at the setting's costs. Raises PlanError as `order` does."""
+    costs, load = _costs(contender, setting, schedule.placement)
+    found = measure(simulate(schedule, costs))
+    assert found.peak_memory is not None, "a simulation knows memory"
+    states = _states(setting, load, schedule.placement)
+    return Forecast(
+        contender,
+        load.layers,
+        load.cuts[0],
+        found.makespan_s,
+        max(found.peak_memory),
+        max(states),
+        max(map(sum, zip(found.peak_memory, states, strict=True))),
+        found.global_bubble_rate,
+        found.span_bubble_rate,
+    )
+
+
+def compare(
+    setting: Setting, field: Iterable[Contender]
+) -> Iterator[tuple[Contender, Forecast | LongpipeError]]:
+    """The forecast of each contender, or why there is none, one after the other."""
+    for contender in field:
+        try:
+            yield contender, forecast(contender, setting, order(contender, setting))
+        except (PlanError, ProblemError) as refusal:
+            yield contender, refusal
+
+
+def front(forecasts: Iterable[Forecast], limit_bytes: float | None = None) -> tuple[Forecast, ...]:
+    """Those that no other beats in both time and memory, fastest first: the Pareto front.
+
+    With `limit_bytes` only among those that fit.
+    """
+    found: list[Forecast] = []
+    for one in sorted(forecasts, key=lambda one: (one.step_s, one.peak_bytes)):
+        fits = limit_bytes is None or one.peak_bytes <= limit_bytes
+        if fits and (not found or one.peak_bytes < found[-1].peak_bytes):
+            found.append(one)
+    return tuple(found)
+
+
+def _problem(contender: Contender, setting: Setting) -> Problem:
+    return Problem(setting.ranks, setting.microbatches, contender.chunks, contender.segments)
+
+
+def _costs(
+    contender: Contender, setting: Setting, placement: Placement
+) -> tuple[AnalyticCosts, Load]:
+    shape, tokens = setting.shape, setting.tokens
+    layers = layers_by_flops(shape, placement, tokens)
+    cuts = cuts_by_flops(shape, layers, tokens, contender.segments, _TILE)
+    load = Load(layers, (cuts,), setting.rows)
+    costs = AnalyticCosts(_problem(contender, setting), shape, load, setting.device, setting.link)
+    return costs, load
+
+
+def _states(setting: Setting, load: Load, placement: Placement) -> tuple[int, ...]:
+    """Bytes of each rank's weights, gradients and optimizer state."""
+    shape = setting.shape
+    weights = [count * shape.layer_weights for count in load.layers]
+    weights[0] += shape.hidden * shape.vocab  # embedding
+    weights[-1] += shape.hidden * shape.vocab  # head
+    owned = map(placement.stages_of, range(placement.ranks))
+    return tuple(setting.weight_bytes * sum(weights[stage] for stage in own) for own in owned)

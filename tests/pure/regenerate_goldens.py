@@ -2,16 +2,15 @@
 
 Every registered schedule has `p4_m4.txt`: 4 ranks, 4 micro-batches, as many chunks as it needs
 (2 if any number will do), times F = I = W = 1. Schedules over segments also have `p4_m4_k3.txt`;
-those with groups have each of these with 2 in a group too (`_g2`). Where as many segments as ranks
-are needed, `p4_m4_k4.txt` stands instead.
+those with groups have each of these with 2 in a group too (`_g2`). Where a schedule needs more
+micro-batches or segments, the fewest that will do stand instead.
 """
 
 import shutil
-from itertools import product
 from pathlib import Path
 
-from longpipe import Problem, ProblemError, UniformCosts, build, entries, picture, simulate
-from longpipe.schedules import Entry
+from longpipe import Problem, UniformCosts, build, entries, picture, simulate
+from longpipe.schedules import Entry, example
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
@@ -20,25 +19,20 @@ def pictures() -> dict[str, str]:
     """Content by path below the folder of goldens."""
     found = {}
     for entry in entries():
-        chunks = 2 if entry.chunks is None else entry.chunks
-        variants: list[dict[str, int]] = [{}, {"group": 2}] if "group" in entry.options else [{}]
-        for segments, options in product(_segments(entry), variants):
-            problem = Problem(4, 4, chunks, segments)
-            timeline = simulate(build(entry.name, problem, **options), UniformCosts(problem))
-            tail = f"_k{segments}" if segments > 1 else ""
-            tail += "".join(f"_{name[0]}{value}" for name, value in options.items())
-            found[f"{entry.name}/p4_m4{tail}.txt"] = picture(timeline) + "\n"
+        for options in [{}, {"group": 2}] if "group" in entry.options else [{}]:
+            for problem in _problems(entry):
+                timeline = simulate(build(entry.name, problem, **options), UniformCosts(problem))
+                tail = "" if problem.segments == 1 else f"_k{problem.segments}"
+                tail += "".join(f"_{name[0]}{value}" for name, value in options.items())
+                name = f"{entry.name}/p{problem.ranks}_m{problem.microbatches}{tail}.txt"
+                found[name] = picture(timeline) + "\n"
     return found
 
 
-def _segments(entry: Entry) -> tuple[int, ...]:
-    if not entry.segments:
-        return (1,)
-    try:
-        build(entry.name, Problem(4, 4, 2 if entry.chunks is None else entry.chunks, segments=1))
-    except ProblemError:
-        return (4,)
-    return 1, 3
+def _problems(entry: Entry) -> dict[Problem, None]:
+    """In order, each once: whole micro-batches, and three segments, or the fewest that will do."""
+    counts = (1, 3) if entry.segments else (1,)
+    return dict.fromkeys(example(entry, segments=count) for count in counts)
 
 
 def main() -> None:

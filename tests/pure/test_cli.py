@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from longpipe import Problem, Program, UniformCosts, build, entries, from_text, simulate
 from longpipe.cli.main import app
+from longpipe.schedules import Entry, example
 from longpipe.view import save_timelines
 
 PURE_VERBS = ("zoo", "show", "simulate", "validate", "export", "trace")
@@ -122,36 +123,36 @@ def test_zoo_lists_every_schedule() -> None:
         )
 
 
-SEGMENTS = {"slimpipe": 4}  # needs as many as ranks
-
-
 @pytest.mark.parametrize("name", [entry.name for entry in entries()])
 def test_show(name: str) -> None:
-    """Picture and numbers of each schedule, in a terminal's width."""
-    lines = ok("show", name, "--segments", SEGMENTS.get(name, 1)).splitlines()
-    assert any(line.startswith(f"# ir 1 | {name} ranks=4 microbatches=4") for line in lines)
-    assert max(map(len, lines)) <= 80
+    """Picture and numbers of each schedule, in a terminal's width, of a size that it takes."""
+    lines = ok("show", name).splitlines()
+    assert any(line.startswith(f"# ir 1 | {name} ranks=4 microbatches=") for line in lines)
+    assert max(len(line) for line in lines if not line.startswith("#")) <= 80
     assert any(line.startswith("r3 ") for line in lines)
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in entries()])
-def test_what_is_exported_validates(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("about", entries(), ids=lambda entry: entry.name)
+def test_what_is_exported_validates(about: Entry, tmp_path: Path) -> None:
     """Torch's CSV, our text, and our text with messages, all accepted by `validate`."""
-    segments = SEGMENTS.get(name, 1)
-    size = ["--ranks", 4, "--microbatches", 8, "--segments", segments]
+    problem = example(about, microbatches=8, segments=3 if about.segments else 1)
+    size = ["--ranks", 4, "--microbatches", problem.microbatches, "--chunks", problem.chunks]
+    size += ["--segments", problem.segments_max]
+    built = build(about.name, problem)
     for file, form in (
         ("a.csv", ["--format", "torch-csv"]),
         ("a.txt", ["--format", "text"]),
         ("b.txt", ["--format", "text", "--lowered"]),
     ):
-        ok("export", name, *size, *form, "--output", tmp_path / file)
-        torch_says = ["--segments", segments] if file == "a.csv" else []
+        if file == "a.csv" and len(built.placement.by_mb) > 1:
+            continue  # torch knows one rank for each stage
+        ok("export", about.name, *size, *form, "--output", tmp_path / file)
+        torch_says = ["--segments", problem.segments_max] if file == "a.csv" else []
         assert ok("validate", tmp_path / file, *torch_says).startswith("ok: ")
     assert "ok: program of" in ok("validate", tmp_path / "b.txt")
     program = from_text((tmp_path / "b.txt").read_text(encoding="utf-8"))
     assert isinstance(program, Program)
-    chunks = program.problem.chunks
-    assert program.schedule() == build(name, Problem(4, 8, chunks, segments))
+    assert program.schedule() == built
 
 
 def test_export_for_trace_viewers(tmp_path: Path) -> None:

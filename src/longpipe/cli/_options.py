@@ -69,24 +69,19 @@ class Asked:
     ] = "F=1,I=1,W=1"
     comm: Annotated[str, typer.Option(help="Time of one message, in the unit of the costs.")] = "0"
 
-    def schedule(self, *, smallest: int | None = None) -> Schedule:
-        """The schedule of that name and size, or the one in a file of that name, validated.
-
-        Ranks and micro-batches that are not given are `smallest`, where that is not None.
-        """
+    def schedule(self) -> Schedule:
+        """The schedule of that name and size, or the one in a file of that name, validated."""
         counts = _segments(self.segments)
         about = named(self.name)
         if about is None:
             return self._from_file(Path(self.name), counts)
-        ranks = smallest if self.ranks is None else self.ranks
-        microbatches = smallest if self.microbatches is None else self.microbatches
-        if ranks is None or microbatches is None:
-            missing = "--ranks" if ranks is None else "--microbatches"
+        if self.ranks is None or self.microbatches is None:
+            missing = "--ranks" if self.ranks is None else "--microbatches"
             raise typer.BadParameter("needed with the name of a schedule", param_hint=missing)
         chunks = self.chunks
         if chunks is None:
             chunks = 2 if about.chunks is None else about.chunks
-        problem = Problem(ranks, microbatches, chunks, counts)
+        problem = Problem(self.ranks, self.microbatches, chunks, counts)
         _refuse_absurd(about, problem)
         given = {"memory_limit": self.memory_limit, "group": self.group}
         options = {option: value for option, value in given.items() if value is not None}

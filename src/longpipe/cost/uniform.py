@@ -105,7 +105,8 @@ class UniformCosts:
     def scratch(self, op: Op) -> int:
         """Cells above what was held before, at the op's own peak: what F or R adds."""
         if op.kind is Kind.R:
-            return self._cells[self._problem.segments_of(op.mb)]
+            count = self._problem.segments_of(op.mb)
+            return self._cells[count] - self._saved[count]
         return max(self.holds(op), 0)
 
     def light(self, op: Op) -> Memory:

@@ -16,11 +16,11 @@ def check_order(what: Schedule | Program, places: Places) -> None:
             pass
     except ScheduleError as fault:
         raise ScheduleError(_own_fault(what, places) or str(fault)) from None
-    _check_recompute(what, places)
+    check_recompute(what, places)
 
 
-def _check_recompute(what: Schedule | Program, places: Places) -> None:
-    """Each R comes before the backward that reads what it makes."""
+def check_recompute(what: Schedule | Program, places: Places) -> None:
+    """Each R comes before the backward that reads what it makes; raise ScheduleError if not."""
     for rank, row in enumerate(what.rows):
         for position, op in enumerate(row):
             if op.kind is Kind.R and places[op._replace(kind=Kind.I)] < position:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longpipe.simulate import Idle, Metrics
-from longpipe.view import short
+from longpipe.view import exact, short
 
 
 def numbers_json(metrics: Metrics, memory: str) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def print_numbers(metrics: Metrics, memory: str) -> None:
     """A line for the whole and a table of ranks; `memory` heads the column of peaks."""
     console = Console()
     console.print(
-        f"ops {metrics.ops} | makespan {metrics.makespan_s:.6g}"
-        f" | global bubble {metrics.global_bubble_s:.6g} ({metrics.global_bubble_rate:.1%})"
-        f" | span bubble {metrics.span_bubble_s:.6g} ({metrics.span_bubble_rate:.1%})",
+        f"ops {metrics.ops} | makespan {exact(metrics.makespan_s)}"
+        f" | global bubble {exact(metrics.global_bubble_s)} ({metrics.global_bubble_rate:.1%})"
+        f" | span bubble {exact(metrics.span_bubble_s)} ({metrics.span_bubble_rate:.1%})",
         highlight=False,
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

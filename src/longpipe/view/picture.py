@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from longpipe.ir import COMPUTE, Event, Timeline
 from longpipe.simulate import small_fraction
+from longpipe.view.quantity import exact
 
 _GRID_EVENTS = 5_000  # above this nobody reads a grid
 _GRID_BLOCKS = 3  # a grid may fold this often before a strip says more
@@ -43,7 +44,7 @@ def picture(timeline: Timeline, width: int | None = None) -> str:
 def header(timeline: Timeline) -> str:
     """The line above a picture."""
     source = [] if timeline.source == "simulated" else [timeline.source]
-    makespan = f"makespan {timeline.makespan_s:.6g}"
+    makespan = f"makespan {exact(timeline.makespan_s)}"
     return " | ".join(["# ir 1", timeline.name, *source, makespan])
 
 
@@ -121,7 +122,7 @@ def _fold(labels: Sequence[str], grid: _Grid, width: int | None) -> list[str] | 
     lines = []
     for start in range(0, ticks, room):
         if ticks > room:
-            lines.append(f"time {float(start * grid.tick):.6g}")
+            lines.append(f"time {exact(float(start * grid.tick))}")
         for label, row in zip(labels, grid.rows, strict=True):
             cells = (cell.ljust(grid.cell) for cell in row[start : start + room])
             lines.append((label + "".join(cells)).rstrip())

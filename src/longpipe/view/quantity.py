@@ -1,4 +1,16 @@
-"""Numbers for narrow places."""
+"""Numbers for people."""
+
+from longpipe.simulate import small_fraction
+
+
+def exact(value: float) -> str:
+    """All digits of a number that is a simple fraction; six of one that was measured.
+
+    >>> exact(3126.947), exact(0.1 + 0.2), exact(3.4412345678)
+    ('3126.947', '0.3', '3.44123')
+    """
+    neat = small_fraction(value, abs(value)) is not None
+    return f"{value:.12g}" if neat else f"{value:.6g}"
 
 
 def short(value: float) -> str:

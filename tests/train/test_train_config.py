@@ -71,7 +71,7 @@ def test_an_override_of_the_wrong_form_is_refused(text: str) -> None:
         ("optim.learning_rate=3", "known are optim.lr, optim.betas"),
         ("data.seqlen=3", "known are data.kind"),
         ("train.lr=3", "optim.lr"),
-        ("xyz=3", "known are model, data, pipeline, optim, train"),
+        ("xyz=3", "known are model, data, pipeline, tune, optim, train"),
     ],
 )
 def test_an_unknown_key_comes_with_the_nearest_right_one(override: str, near: str) -> None:

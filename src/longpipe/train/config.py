@@ -8,20 +8,11 @@ import hashlib
 import json
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic import model_validator as validator
 
-
-class Section(BaseModel):
-    """Base of all sections: values do not change, unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
+from longpipe.train.config_pipeline import PipelineConfig, TuneConfig, check_cuts
+from longpipe.train.config_section import Section
 
 
 class ModelConfig(Section):
@@ -126,52 +117,6 @@ class DataConfig(Section):
         return self
 
 
-class PipelineConfig(Section):
-    """[pipeline]: how model and sequences are divided, and in which order the parts run."""
-
-    schedule: str = "seq1f1b"
-    """A schedule that `longpipe zoo` lists, or a file with one: our text, or torch's CSV."""
-    memory_limit: PositiveFloat | None = None
-    """Of a schedule that searches: what a rank may hold, in full micro-batches on a full stage."""
-    group: PositiveInt | None = None
-    """Of kfkb: forwards, and then backwards, in a row."""
-    ranks: PositiveInt = 2
-    """Processes in the pipeline."""
-    chunks: PositiveInt = 1
-    """Stages per rank."""
-    microbatches: PositiveInt = 4
-    """Micro-batches per step."""
-    segments: PositiveInt = 1
-    """Segments per sequence."""
-    cuts: Literal["balanced", "even"] | tuple[PositiveInt, ...] = "balanced"
-    """Segments of equal cost, of equal length, or of the lengths written here (in tokens)."""
-    cut_multiple: PositiveInt = 1
-    """Balanced cuts are rounded to multiples of this many tokens."""
-    partition: Literal["balanced"] | tuple[PositiveInt, ...] = "balanced"
-    """Layers per stage: of equal cost, or as written here, one count per stage."""
-    weight_queue_bytes: PositiveInt | None = None
-    """Bound on the memory of deferred weight gradients per rank; unset: as the schedule says."""
-
-    @property
-    def options(self) -> tuple[tuple[str, float], ...]:
-        """The options of the schedule that are set, by name."""
-        given = {"group": self.group, "memory_limit": self.memory_limit}
-        return tuple((name, value) for name, value in given.items() if value is not None)
-
-    @validator(mode="after")
-    def _counts(self) -> Self:
-        if isinstance(self.cuts, tuple) and len(self.cuts) != self.segments:
-            raise ValueError(
-                f"cuts lists {len(self.cuts)} segment lengths, but segments = {self.segments}"
-            )
-        stages = self.ranks * self.chunks
-        if isinstance(self.partition, tuple) and len(self.partition) != stages:
-            raise ValueError(
-                f"partition lists {len(self.partition)} stages, but ranks * chunks = {stages}"
-            )
-        return self
-
-
 class OptimConfig(Section):
     """[optim]: AdamW and its learning rate."""
 
@@ -230,6 +175,8 @@ class TrainConfig(Section):
     """Where to compute; auto: CUDA if every local rank can have a GPU."""
     hang_timeout_s: PositiveFloat = 300.0
     """A rank that waits longer than this for a message stops the run and says which message."""
+    send_delay_s: float = Field(default=0.0, ge=0)
+    """Hold every message between ranks back for so long: a slow network, rehearsed on the CPU."""
     threads: PositiveInt = 1
     """CPU threads per rank."""
     pin: bool = False
@@ -246,6 +193,7 @@ class Config(Section):
     model: ModelConfig
     data: DataConfig
     pipeline: PipelineConfig = PipelineConfig()
+    tune: TuneConfig = TuneConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
 
@@ -284,27 +232,4 @@ def check_rate(optim: OptimConfig, steps: int) -> None:
         raise ValueError(
             f"{' + '.join(written)} = {total} is more than train.steps = {steps}: "
             f"lower {' or '.join(written)}, or raise train.steps"
-        )
-
-
-def check_cuts(pipeline: PipelineConfig, sequence_length: int) -> None:
-    """Raise ValueError if sequences of this many tokens cannot be cut as `pipeline` asks."""
-    segments, multiple = pipeline.segments, pipeline.cut_multiple
-    if isinstance(pipeline.cuts, tuple) and sum(pipeline.cuts) != sequence_length:
-        raise ValueError(
-            f"pipeline.cuts adds up to {sum(pipeline.cuts)} tokens, "
-            f"data.sequence_length = {sequence_length}"
-        )
-    if pipeline.cuts == "even" and sequence_length % segments:
-        lower = sequence_length // segments * segments
-        nearest = f"{lower} or {lower + segments}" if lower else str(segments)
-        raise ValueError(
-            f"data.sequence_length = {sequence_length} does not divide into "
-            f"pipeline.segments = {segments} even segments: set data.sequence_length = {nearest}, "
-            'or pipeline.cuts = "balanced", which takes any length'
-        )
-    if segments * multiple > sequence_length:
-        raise ValueError(
-            f"pipeline.segments = {segments} of at least pipeline.cut_multiple = {multiple} tokens "
-            f"do not fit into data.sequence_length = {sequence_length}"
         )

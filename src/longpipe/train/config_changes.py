@@ -6,11 +6,13 @@ from typing import Any
 _HARMLESS = frozenset(
     {
         "data.cache_dir",
+        "pipeline.group",
+        *(f"tune.{name}" for name in ("every", "groups", "memory_bytes", "hysteresis")),
         *(
             f"train.{name}"
             for name in (
                 "steps", "out_dir", "resume", "fall_back", "log_every", "checkpoint_every", "keep",
-                "export", "hang_timeout_s", "device_tflops", "tensorboard",
+                "export", "hang_timeout_s", "send_delay_s", "device_tflops", "tensorboard",
             )
         ),
     }

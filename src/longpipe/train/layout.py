@@ -22,7 +22,8 @@ from longpipe.plan import (
 )
 from longpipe.plan.plan import Plan
 from longpipe.schedules import build
-from longpipe.train.config import Config, PipelineConfig, check_cuts
+from longpipe.train.config import Config
+from longpipe.train.config_pipeline import PipelineConfig, check_cuts
 from longpipe.validate import validate
 
 _STEP = (Kind.F, Kind.B)  # what cuts and partition balance: a whole training step

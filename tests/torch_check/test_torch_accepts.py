@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from longpipe.errors import ProblemError
+from longpipe.errors import ProblemError, ScheduleError
 from longpipe.ir import Kind, Problem, Schedule, from_torch_csv, to_torch_csv
 from longpipe.schedules import build, entries
 
@@ -43,13 +43,15 @@ def simulated_steps(theirs: SimpleNamespace, schedule: Schedule) -> int:
     )
     assert owners == {stage: schedule.placement(stage, 0) for stage in range(problem.stages)}
     sent = theirs.add_send_recv(rows, owners.get, problem.stages)
+    for rank, actions in sent.items():  # its simulation knows no pairs
+        sent[rank] = [part for action in actions for part in action.sub_actions or (action,)]
     simulated = theirs.simulate_comms_compute(sent, owners.get, problem.stages)
     return max(map(len, simulated.values()))
 
 
 def exported(name: str) -> Iterator[Schedule]:
     for ranks in (1, 2, 4, 8):
-        for microbatches in sorted({1, ranks, 2 * ranks + 1}):
+        for microbatches in sorted({1, ranks, 2 * ranks, 2 * ranks + 1}):
             for chunks in (1, 2, 3):
                 for segments in (1, 3, 4):
                     try:
@@ -63,6 +65,10 @@ def test_torch_accepts_every_schedule(theirs: SimpleNamespace, name: str) -> Non
     schedules = list(exported(name))
     assert schedules
     for schedule in schedules:
+        if schedule.placement.by_mb[1:]:
+            with pytest.raises(ScheduleError, match="placement here differs by micro-batch"):
+                to_torch_csv(schedule)
+            continue
         assert simulated_steps(theirs, schedule) >= max(map(len, schedule.rows))
 
 
@@ -92,8 +98,10 @@ def test_simulated_steps_of_a_split_backward(theirs: SimpleNamespace) -> None:
 
 
 def test_torch_overlap_pairs_come_in(theirs: SimpleNamespace) -> None:
-    """What torch prints for a pair is what we read."""
+    """What torch prints for a pair is what we read, and write."""
     cell = "(0F1;0B0)OVERLAP_F_B"
     assert repr(theirs.Action.from_str(cell)) == cell
-    row = from_torch_csv(f"0F0,{cell},0B1").rows[0]
-    assert [str(op) for op in row] == ["0F0", "0F1", "0B0", "0B1"]
+    schedule = from_torch_csv(f"0F0,{cell},0B1")
+    assert [str(op) for op in schedule.rows[0]] == ["0F0", "0F1", "0B0", "0B1"]
+    assert [tuple(map(str, pair)) for pair in schedule.pairs] == [("0F1", "0B0")]
+    assert to_torch_csv(schedule) == f"0F0,{cell},0B1\n"

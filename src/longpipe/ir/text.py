@@ -8,12 +8,17 @@ The header may add `chunks=2`, `segments=[2,3]` (a count for each micro-batch), 
 `placement=[0,1,1,0]` (a rank for each stage; a list of lists: a row for each micro-batch), and
 `level=program`. Blank lines, comments from `#` and notes after a second `|` are skipped, and so
 are the cells `.` (idle) and `-` (the op goes on) of text pictures.
+
+Two neighbours that a model may fuse are one word, `(0F1;0B0)OVERLAP_F_B` as torch writes it, or
+`0F1&0B0` as pictures do. Where messages stand between the two, a line after the rows,
+`pairs: 0F1&0B0`, names them.
 """
 
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple, NoReturn
 
 from longpipe.errors import ProblemError, ScheduleError
@@ -21,7 +26,7 @@ from longpipe.ir.kind import MESSAGES
 from longpipe.ir.op import Op
 from longpipe.ir.placement import Placement, loop, v
 from longpipe.ir.problem import Problem
-from longpipe.ir.schedule import Program, Schedule
+from longpipe.ir.schedule import Pairs, Program, Schedule
 from longpipe.ir.torch_csv import from_torch_csv
 
 _EXAMPLE = "# ir 1 | my-schedule ranks=2 microbatches=4"
@@ -31,6 +36,9 @@ _HEADER = re.compile(r"\s*#\s*ir\s+(\S+)\s*\|")
 _ROW = re.compile(r"r(\d{1,18}):?", re.ASCII)
 _ACTION = re.compile(r"[\s,]*\(?\d+[A-Z]", re.ASCII)  # the first cell of a CSV that is not empty
 _SKIPPED = frozenset({".", "-"})
+_PAIR = re.compile(r"\(([^;()]*);([^;()]*)\)OVERLAP_F_B|([^&]*)&([^&]*)")
+_PAIR_WORD = "({};{})OVERLAP_F_B"
+_PAIRS = "pairs:"
 
 
 def to_text(what: Schedule | Program) -> str:
@@ -45,7 +53,16 @@ def to_text(what: Schedule | Program) -> str:
     if re.search(r"[\s=|#]", what.name):
         raise ScheduleError(f"a name in a file has no spaces, '=', '|' or '#', got {what.name!r}")
     lines = [" ".join(filter(None, ("# ir 1 |", what.name, *_fields(what))))]
-    lines += (" ".join((f"r{rank}:", *map(str, row))) for rank, row in enumerate(what.rows))
+    apart = set(what.pairs)
+    for rank, row in enumerate(what.rows):
+        words = [str(op) for op in row]
+        for position, pair in enumerate(pairwise(row)):
+            if pair in apart and words[position]:
+                apart.remove(pair)
+                words[position : position + 2] = [_PAIR_WORD.format(*pair), ""]
+        lines.append(" ".join(filter(None, (f"r{rank}:", *words))))
+    if apart:
+        lines.append(" ".join((_PAIRS, *(f"{first}&{second}" for first, second in sorted(apart)))))
     return "\n".join(lines) + "\n"
 
 
@@ -77,6 +94,7 @@ def from_text(text: str) -> Schedule | Program:
     """
     header: _Header | None = None
     rows: dict[int, tuple[Op, ...]] = {}
+    pairs: set[tuple[Op, Op]] = set()
     for line, content in enumerate(text.splitlines(), 1):
         if header is None and _HEADER.match(content):
             header = _header(line, content)
@@ -86,8 +104,12 @@ def from_text(text: str) -> Schedule | Program:
             continue
         if header is None:
             _fail(line, 1, f"rows come after the header; begin with a line such as {_EXAMPLE}")
+        if words[0][0] == _PAIRS:
+            pairs |= _ops(line, words[1:])[1]
+            continue
         rank = _rank(line, words[0], header, rows)
-        rows[rank] = tuple(_op(line, word) for word in words[1:] if word[0] not in _SKIPPED)
+        rows[rank], found = _ops(line, words[1:])
+        pairs |= found
     if header is None:
         raise ScheduleError(f"there is no header; begin with a line such as {_EXAMPLE}")
     for rank in range(header.problem.ranks):
@@ -96,7 +118,7 @@ def from_text(text: str) -> Schedule | Program:
     has_messages = any(op.kind in MESSAGES for row in rows.values() for op in row)
     level = _LEVELS[header.level or ("program" if has_messages else "schedule")]
     ordered = tuple(rows[rank] for rank in range(header.problem.ranks))
-    return level(header.name, header.problem, header.placement, ordered)
+    return level(header.name, header.problem, header.placement, ordered, frozenset(pairs))
 
 
 def read(text: str, *, segments: int = 1) -> Schedule | Program:
@@ -207,11 +229,30 @@ def _rank(line: int, word: re.Match[str], header: _Header, rows: dict[int, tuple
     return rank
 
 
-def _op(line: int, word: re.Match[str]) -> Op:
+def _ops(line: int, words: Sequence[re.Match[str]]) -> tuple[tuple[Op, ...], Pairs]:
+    """The ops of a row and its pairs; a picture's `&0B0` pairs with the op before."""
+    ops: list[Op] = []
+    pairs = []
+    for word in words:
+        if word[0] in _SKIPPED:
+            continue
+        pair = _PAIR.fullmatch(word[0])
+        if pair is None:
+            ops.append(_op(line, word.start(), word[0]))
+            continue
+        group = 1 if pair[2] is not None else 3
+        if pair[group] or not ops:
+            ops.append(_op(line, word.start() + pair.start(group), pair[group]))
+        ops.append(_op(line, word.start() + pair.start(group + 1), pair[group + 1]))
+        pairs.append((ops[-2], ops[-1]))
+    return tuple(ops), frozenset(pairs)
+
+
+def _op(line: int, start: int, text: str) -> Op:
     try:
-        return Op.parse(word[0])
+        return Op.parse(text)
     except ScheduleError as fault:
-        _fail(line, word.start() + 1, str(fault))
+        _fail(line, start + 1, str(fault))
 
 
 def _fail(line: int, column: int, fault: str) -> NoReturn:

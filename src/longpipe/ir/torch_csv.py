@@ -1,10 +1,11 @@
 """The CSV of `torch.distributed.pipelining`: out, so that torch can check and run; and in.
 
-Row i is rank i, a cell is an action such as `2F3`. Torch knows no segments: segment `seg` of
-micro-batch `mb` is its microbatch `mb * segments + seg`.
+Row i is rank i, a cell is an action such as `2F3`, or a pair such as `(0F1;0B0)OVERLAP_F_B`. Torch
+knows no segments: segment `seg` of micro-batch `mb` is its microbatch `mb * segments + seg`.
 """
 
 import re
+from collections.abc import Sequence
 from typing import NoReturn
 
 from longpipe.errors import ProblemError, ScheduleError
@@ -24,8 +25,8 @@ def to_torch_csv(schedule: Schedule) -> str:
     """Print as torch's `compute_only` CSV; torch adds the messages itself.
 
     The schedule must be valid (see `validate`). Raises ScheduleError for what torch cannot
-    express: segment counts that differ, a stage on two ranks, or forwards of the last stage out
-    of order (torch files its losses in the order in which they come).
+    express: segment counts that differ, a stage on two ranks, a pair with an I, or forwards of the
+    last stage out of order (torch files its losses in the order in which they come).
     """
     segments = _even_segments(schedule.problem)
     if len(set(schedule.placement.by_mb)) > 1:
@@ -33,24 +34,39 @@ def to_torch_csv(schedule: Schedule) -> str:
             f"{schedule.name}: torch's CSV has each stage on one rank, but the placement here "
             "differs by micro-batch: this schedule cannot be exported"
         )
-    last = schedule.problem.stages - 1
+    seconds = {second for _, second in schedule.pairs}
     lines = []
     for rank, row in enumerate(schedule.rows):
-        cells = []
-        newest = -1
-        for position, op in enumerate(row):
-            flat = op.mb * segments + op.seg
-            if op.kind is Kind.F and op.stage == last:
-                if flat < newest:
-                    raise ScheduleError(
-                        f"rank {rank}, op {position}: {op} on the last stage comes after a later "
-                        f"unit, and torch files losses in the order in which they come: run the "
-                        f"last stage's F in order to export this"
-                    )
-                newest = flat
-            cells.append(f"{op.stage}{op.kind.value}{flat}")
+        _check_losses(rank, row, schedule.problem.stages - 1)
+        cells: list[str] = []
+        for op in row:
+            cells.append(f"{op.stage}{op.kind.value}{op.mb * segments + op.seg}")
+            if op in seconds:
+                cells[-2:] = [_pair(schedule.name, op, cells[-2:])]
         lines.append(",".join(cells) + "\n")
     return "".join(lines)
+
+
+def _check_losses(rank: int, row: Sequence[Op], last: int) -> None:
+    newest = (-1, -1)
+    for position, op in enumerate(row):
+        if op.kind is Kind.F and op.stage == last:
+            if (op.mb, op.seg) < newest:
+                raise ScheduleError(
+                    f"rank {rank}, op {position}: {op} on the last stage comes after a later "
+                    f"unit, and torch files losses in the order in which they come: run the "
+                    f"last stage's F in order to export this"
+                )
+            newest = op.mb, op.seg
+
+
+def _pair(name: str, second: Op, cells: Sequence[str]) -> str:
+    if second.kind is not Kind.B:
+        raise ScheduleError(
+            f"{name}: torch's pairs are of an F and a B, but {cells[0]} is paired with {second}: "
+            "export it without this pair"
+        )
+    return f"({';'.join(cells)})OVERLAP_F_B"
 
 
 def _even_segments(problem: Problem) -> int:
@@ -68,14 +84,16 @@ def from_torch_csv(text: str, *, segments: int = 1) -> Schedule:
 
     `segments` (of each micro-batch) turns torch's microbatch number back into mb and seg. The
     placement follows from the rows. Empty cells, messages (`add_messages` places ours) and
-    UNSHARD, RESHARD, REDUCE_GRAD are left out, and an OVERLAP_F_B pair becomes its two ops.
+    UNSHARD, RESHARD, REDUCE_GRAD are left out; OVERLAP_F_B becomes a pair.
 
     Raises ScheduleError with line and cell for anything that torch would not print itself.
     """
     if segments < 1:
         raise ProblemError(f"segments counts the segments of a micro-batch, got {segments}")
     lines = text.rstrip().splitlines()
-    rows = tuple(tuple(_row(number, line, segments)) for number, line in enumerate(lines, 1))
+    read = [_row(number, line, segments) for number, line in enumerate(lines, 1)]
+    rows = tuple(tuple(op for cell in cells for op in cell) for cells in read)
+    pairs = frozenset((cell[0], cell[1]) for cells in read for cell in cells if len(cell) == 2)
     owner: dict[int, int] = {}
     for rank, row in enumerate(rows):
         for op in row:
@@ -86,7 +104,7 @@ def from_torch_csv(text: str, *, segments: int = 1) -> Schedule:
                 )
     problem = _problem(rows, owner, segments)
     placement = Placement(problem.ranks, (tuple(owner[s] for s in range(problem.stages)),))
-    return Schedule("torch-csv", problem, placement, rows)
+    return Schedule("torch-csv", problem, placement, rows, pairs)
 
 
 def _problem(rows: tuple[tuple[Op, ...], ...], owner: dict[int, int], segments: int) -> Problem:
@@ -110,18 +128,20 @@ def _problem(rows: tuple[tuple[Op, ...], ...], owner: dict[int, int], segments: 
     return Problem(len(rows), units // segments, stages // len(rows), segments)
 
 
-def _row(number: int, line: str, segments: int) -> list[Op]:
-    ops: list[Op] = []
+def _row(number: int, line: str, segments: int) -> list[list[Op]]:
+    """The ops of each cell: one, or the two of a pair."""
+    cells: list[list[Op]] = []
     for index, cell in enumerate(line.split(","), 1):
         pair = _PAIR.fullmatch(cell)
+        cells.append([])
         for action in pair.groups() if pair else (cell,):
             found = _COMPUTE.fullmatch(action)
             if found:
                 mb, seg = divmod(int(found[3]), segments)
-                ops.append(Op(Kind(found[2]), int(found[1]), mb, seg))
+                cells[-1].append(Op(Kind(found[2]), int(found[1]), mb, seg))
             elif pair or (cell.strip() and not _DROPPED.fullmatch(cell)):
                 _fail(number, index, action)
-    return ops
+    return cells
 
 
 def _fail(line: int, cell: int, action: str) -> NoReturn:

@@ -1,6 +1,6 @@
 """Is a schedule right? One file per concern; `validate` asks them all.
 
-Read in this order: `spec`, `complete`, `order`, then for programs `messages`, `channels`.
+Read in this order: `spec`, `complete`, `order`, `pairs`, then for programs `messages`, `channels`.
 """
 
 from longpipe.errors import ProblemError, ScheduleError
@@ -9,7 +9,8 @@ from longpipe.validate.channels import check_channels, check_progress
 from longpipe.validate.complete import Places, check_complete
 from longpipe.validate.memory import validate_memory as validate_memory
 from longpipe.validate.messages import check_messages
-from longpipe.validate.order import check_order
+from longpipe.validate.order import check_order, check_recompute
+from longpipe.validate.pairs import check_pairs
 from longpipe.validate.spec import check_spec
 
 
@@ -20,7 +21,7 @@ def validate(what: Schedule | Program, *, buffers: int = 0) -> None:
     for each result that crosses to another rank, in one order on each channel, and no deadlock
     while `buffers` messages of a channel may be under way without a posted RECV. The default, 0,
     is the strictest (SEND blocks until the peer has posted its RECV, as large messages do): what
-    passes it passes every other number.
+    passes it passes every other number. Pairs, if there are any, must be fit to run as one op.
 
     Raises ScheduleError with the first fault: rank, position, the ops, and what to change. Time
     and memory grow linearly with the ops.
@@ -35,12 +36,15 @@ def validate(what: Schedule | Program, *, buffers: int = 0) -> None:
     places = check_complete(what)
     if isinstance(what, Schedule):
         check_order(what, places)
+        check_pairs(what, places)
         return
     try:
         _check_transport(what, places, buffers)
     except ScheduleError:
         check_order(what, places)  # where the compute order is at fault, that says more
         raise
+    check_pairs(what, places)
+    check_recompute(what, places)
 
 
 def _check_transport(program: Program, places: Places, buffers: int) -> None:

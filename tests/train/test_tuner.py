@@ -86,13 +86,17 @@ def test_what_is_recorded_and_said() -> None:
     decision = look(1, 1.0)
     assert decision.switches
     assert decision.record() == {
+        "event": "tune",
         "step": 7,
         "group": 1,
         "chosen": 2,
         "message_s": pytest.approx(1.0),
         "predicted_s": {str(each): time_s for each, time_s in decision.predicted_s.items()},
     }
-    assert decision.line().startswith("step 7: messages take 1e+03 ms; group 1 -> 2 (predicted ")
+    line = decision.line()
+    assert line is not None
+    assert line.startswith("step 7: messages take 1e+03 ms; group 1 -> 2 (predicted ")
+    assert look(2, 1.0).line() is None
 
 
 def test_a_rank_that_runs_another_group_than_the_first_one_stops() -> None:

@@ -44,6 +44,11 @@ def prepare(config: Config, local_ranks: int | None = None) -> Job:
     model = decoder_config(config)
     layout = make_layout(config, model)
     device = _device(config, local_ranks or config.pipeline.ranks)
+    if config.train.send_delay_s and device == "cuda":
+        raise ConfigError(
+            "train.send_delay_s holds messages of CPU tensors back, this run is on GPUs: set "
+            'train.device = "cpu", or train.send_delay_s = 0'
+        )
     job = Job(config, model, layout, device)
     if not config.train.resume and latest(job.checkpoints) is not None:
         raise ConfigError(

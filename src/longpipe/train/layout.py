@@ -1,6 +1,7 @@
 """From a config to a checked plan: nothing runs before the whole program has been proved."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from longpipe.cost.analytic import AnalyticCosts, Device, Load
 from longpipe.cost.comm import Link
 from longpipe.cost.flops import DecoderShape, StageShape, coefficients, op_flops, stage_shapes
 from longpipe.errors import ConfigError, PlanError
-from longpipe.ir import Kind, Placement, Problem, Program, Schedule, Segment, to_text
+from longpipe.ir import Kind, Op, Placement, Problem, Program, Schedule, Segment, to_text
 from longpipe.model.config import DecoderConfig
 from longpipe.plan import (
     balanced_layers,
@@ -22,6 +23,7 @@ from longpipe.plan import (
 )
 from longpipe.plan.plan import Plan
 from longpipe.schedules import build
+from longpipe.train.candidates import candidates
 from longpipe.train.config import Config
 from longpipe.train.config_pipeline import PipelineConfig, check_cuts
 from longpipe.validate import validate
@@ -36,12 +38,16 @@ _UNIT = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A plan, its validated program, and the sizes that costs are worked out from."""
+    """A plan, its validated program, and the sizes that costs are worked out from.
+
+    `candidates` are the programs that [tune] may change to, by group; empty without.
+    """
 
     plan: Plan
     program: Program
     shape: DecoderShape
     load: Load
+    candidates: Mapping[int, Program]
 
 
 def make_layout(config: Config, model: DecoderConfig) -> Layout:
@@ -74,9 +80,13 @@ def make_layout(config: Config, model: DecoderConfig) -> Layout:
     dtype_bytes, grad_bytes = _BYTES[config.train.precision]
     load = Load(partition, cuts, config.train.microbatch_size, dtype_bytes, grad_bytes)
     costs = AnalyticCosts(problem, shape, load, *_UNIT)
-    program = plan.program(costs, held=lambda weight: -costs.holds(weight))
+
+    def held(weight: Op) -> int:
+        return -costs.holds(weight)
+
+    program = plan.program(costs, held)
     assert plan.sequence_length == tokens, "cuts cover the sequence"
-    return Layout(plan, program, shape, load)
+    return Layout(plan, program, shape, load, candidates(config, plan, costs, held))
 
 
 def _written(pipeline: PipelineConfig, problem: Problem) -> Schedule | Program | None:

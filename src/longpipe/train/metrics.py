@@ -42,6 +42,8 @@ class StepMetrics:
     """The same share, measured; None: not traced."""
     mfu: float | None = None
     """FLOPs over what the devices could do in step_s; None: their peak is not known."""
+    group: int | None = None
+    """Forwards in a row of the order that the step ran in; None: nothing changes it."""
 
     @property
     def tokens_per_s(self) -> float:
@@ -81,7 +83,24 @@ class StepMetrics:
             if self.global_bubble_predicted is not None:
                 bubble += f" ({self.global_bubble_predicted:.1%})"
             parts.append(bubble)
+        if self.group is not None:
+            parts.append(f"group {self.group}")
         return "  ".join(parts)
+
+
+class Happening(Protocol):
+    """What happens to a run after a step."""
+
+    @property
+    def step(self) -> int: ...
+
+    def record(self) -> dict[str, Any]:
+        """All about it by name, for JSON; with `step`, and `event` for its kind."""
+        ...
+
+    def line(self) -> str | None:
+        """For people; None: not worth a line."""
+        ...
 
 
 class MetricsSink(Protocol):
@@ -90,12 +109,15 @@ class MetricsSink(Protocol):
     def write(self, metrics: StepMetrics) -> None:
         """Take one step's metrics."""
 
+    def note(self, what: Happening) -> None:
+        """Take what happened after the last step."""
+
     def close(self) -> None:
         """Finish; nothing is lost if this is never called."""
 
 
 class JsonlSink:
-    """A JSON object per line, one line per step, each step once.
+    """A JSON object per line: one per step, each step once, and one with `event` per happening.
 
     Args:
         path: the file; made if absent.
@@ -112,12 +134,19 @@ class JsonlSink:
 
     def write(self, metrics: StepMetrics) -> None:
         """Append the line and hand it to the operating system."""
+        self._append(metrics.step, metrics.record())
+
+    def note(self, what: Happening) -> None:
+        """The same."""
+        self._append(what.step, what.record())
+
+    def _append(self, step: int, record: dict[str, Any]) -> None:
         try:
-            self._file.write(json.dumps(metrics.record(), allow_nan=False) + "\n")
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise RunError(
-                f"{self._path}: step {metrics.step} cannot be logged: {error.strerror or error}. "
+                f"{self._path}: step {step} cannot be logged: {error.strerror or error}. "
                 "Free some space and resume: lines after the checkpoint are written again"
             ) from error
 
@@ -150,6 +179,11 @@ class TensorBoardSink:
             if name != "step" and value is not None:
                 self._writer.add_scalar(f"train/{name}", value, metrics.step)
 
+    def note(self, what: Happening) -> None:
+        """Its line, as a text."""
+        if (line := what.line()) is not None:
+            self._writer.add_text("train/event", line, what.step)
+
     def close(self) -> None:
         """Write out what is buffered."""
         self._writer.close()
@@ -165,6 +199,11 @@ class PlainSink:
     def write(self, metrics: StepMetrics) -> None:
         """Write the line at once."""
         write_line(self._stream, f"step {metrics.step}/{self._steps}  {metrics.line()}")
+
+    def note(self, what: Happening) -> None:
+        """Its line, if it has one."""
+        if (line := what.line()) is not None:
+            write_line(self._stream, line)
 
     def close(self) -> None:
         """Nothing to finish: the stream is the caller's."""
@@ -186,9 +225,16 @@ class ProgressSink:
 
     def write(self, metrics: StepMetrics) -> None:
         """Print the line and move the bar."""
-        line = f"step {metrics.step}  {metrics.line()}"
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._print(f"step {metrics.step}  {metrics.line()}")
         self._progress.update(self._task, completed=metrics.step)
+
+    def note(self, what: Happening) -> None:
+        """Print its line, if it has one."""
+        if (line := what.line()) is not None:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the last state of the bar on the screen."""
@@ -212,6 +258,11 @@ class MetricsLog:
         """To each sink, in order."""
         for sink in self._sinks:
             sink.write(metrics)
+
+    def note(self, what: Happening) -> None:
+        """To each sink, in order."""
+        for sink in self._sinks:
+            sink.note(what)
 
     def close(self) -> None:
         """Each sink, in order."""

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from longpipe.errors import LongpipeError, RunError
 from longpipe.runtime.launch import World
 from longpipe.runtime.progress import Wait
-from longpipe.train.together import on_all
+from longpipe.train.together import on_all, on_first
 
 T = TypeVar("T")
 
@@ -66,3 +66,8 @@ class Peers:
         """Do `work` on every rank; all get the results, or all raise if one has failed."""
         with self.busy(what):
             return on_all(self.group, work)
+
+    def on_first(self, work: Callable[[], T], what: str) -> T:
+        """Do `work` on the first rank; all get its result, or all raise if it has failed."""
+        with self.busy(what):
+            return on_first(self.group, work)

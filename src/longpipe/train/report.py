@@ -1,6 +1,6 @@
 """What a run says before its steps and leaves behind after them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -45,6 +45,19 @@ def describe_forecast(found: Forecast) -> str:
             *_idle_lines("forecast", numbers),
         ]
     )
+
+
+def describe_candidates(job: Job, by_group: Mapping[int, Forecast]) -> str:
+    """What [tune] chooses from, in a few lines."""
+    lines = [f"tune      looks at what messages take every {job.config.tune.every} steps"]
+    for group, found in by_group.items():
+        numbers = measure(found.predicted)
+        peak = max(numbers.peak_memory or (0.0,)) / _MB
+        lines.append(
+            f"          group {group}: {numbers.makespan_s:.3g} s in the pipeline per step, up to "
+            f"{peak:.2f} MB of activations"
+        )
+    return "\n".join(lines)
 
 
 def _idle_lines(source: str, numbers: Metrics) -> Iterator[str]:

@@ -1,18 +1,22 @@
 """A whole training run: from a checked job to the report that it leaves behind."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 from torch.optim import AdamW
 
 from longpipe.data import Batch, Loader, Tokenizer
+from longpipe.ir import Program
 from longpipe.runtime import Boundary, Executor, Transport
 from longpipe.runtime.agree import agree, facts_of
+from longpipe.runtime.delayed import DelayedTransport
 from longpipe.runtime.launch import Launch, World, launch
 from longpipe.runtime.p2p import transport_for
 from longpipe.runtime.trace import clock_offset_s
 from longpipe.simulate import measure
+from longpipe.train.candidates import first_group
 from longpipe.train.checkpoint import clean, resume, training_tensors
 from longpipe.train.config_changes import changes
 from longpipe.train.console import Narrator
@@ -31,8 +35,9 @@ from longpipe.train.metrics import (
 from longpipe.train.optim import build_adamw
 from longpipe.train.part import COMPUTE, Part, build_part
 from longpipe.train.peers import Peers
-from longpipe.train.predict import Forecast, forecast
+from longpipe.train.predict import Forecast, forecasts
 from longpipe.train.report import (
+    describe_candidates,
     describe_forecast,
     describe_job,
     read_report,
@@ -40,6 +45,7 @@ from longpipe.train.report import (
     write_setup,
 )
 from longpipe.train.trainer import Trainer
+from longpipe.train.tuner import Tuner, Way
 
 
 def train(job: Job, *, joins: bool = False) -> str | None:
@@ -103,15 +109,19 @@ def _run(world: World, job: Job) -> str | None:
             narrator.say(read_report(job, done))
             return None
         with narrator.phase("measuring what each op costs"), peers.busy("measuring costs"):
-            found = forecast(world, job, rank.part, rank.transport, rank.boundary, rank.sample)
+            by_group = forecasts(world, job, rank.part, rank.transport, rank.boundary, rank.sample)
+        found = by_group[first_group(job.config)]
         if world.rank == 0:
             narrator.say(describe_forecast(found))
+            if job.layout.candidates:
+                narrator.say(describe_candidates(job, by_group))
             write_setup(job, found)
         world.watchdog.progress.step = done
         sinks = _sinks(job, done) if world.rank == 0 else []
         with interruptible() as interrupt, MetricsLog(sinks) as log:
-            trainer = _trainer(rank, found, interrupt)
+            trainer = _trainer(rank, by_group, interrupt)
             done = trainer.run(log, done)
+        found = trainer.tuner.way.forecast if trainer.tuner else found
         report = write_report(job, found, trainer.measured) if world.rank == 0 else None
         if done < job.config.train.steps:
             narrator.say(f"stopped after step {done}, as asked; the same command goes on from it")
@@ -142,12 +152,23 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
         world.device,
     )
     loader = Loader(corpus.rows, config.data.seed)
-    facts = facts_of(program, boundary) | {
-        "configuration": config.digest(),
-        "data": str(loader.state()["data"]),
-        "model": repr(job.model),
+    others = {
+        f"program of group {group}": facts_of(each, boundary)["program"]
+        for group, each in layout.candidates.items()
     }
+    facts = (
+        facts_of(program, boundary)
+        | others
+        | {
+            "configuration": config.digest(),
+            "data": str(loader.state()["data"]),
+            "model": repr(job.model),
+        }
+    )
     agree(world.store, world.rank, world.ranks, facts)
+    transport = transport_for(program, world.rank, range(world.ranks), world.device)
+    if config.train.send_delay_s:
+        transport = DelayedTransport(transport, config.train.send_delay_s)
     return _Rank(
         world=world,
         job=job,
@@ -161,7 +182,7 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
             config.pipeline.microbatches, config.train.microbatch_size
         ),
         boundary=boundary,
-        transport=transport_for(program, world.rank, range(world.ranks), world.device),
+        transport=transport,
     )
 
 
@@ -208,29 +229,41 @@ def _resume(rank: _Rank) -> int:
     return found.state.step
 
 
-def _trainer(rank: _Rank, found: Forecast, interrupt: Interrupt) -> Trainer:
+def _trainer(rank: _Rank, by_group: Mapping[int, Forecast], interrupt: Interrupt) -> Trainer:
     job, world = rank.job, rank.world
-    executor = Executor(
-        job.layout.program,
-        world.rank,
-        rank.part.stages,
-        rank.transport,
-        rank.boundary,
-        progress=world.watchdog.progress,
-        blame=world.watchdog.blame,
-    )
+    tuner, group = None, first_group(job.config)
+    if job.layout.candidates:
+        ways = {
+            each: Way(program, _executor(rank, program), by_group[each])
+            for each, program in job.layout.candidates.items()
+        }
+        tuner = Tuner(ways, group, job.config.tune.every, job.config.tune.hysteresis)
     return Trainer(
         job=job,
         world=world,
         peers=rank.peers,
         part=rank.part,
-        executor=executor,
+        executor=tuner.way.executor if tuner else _executor(rank, job.layout.program),
         optimizer=rank.optimizer,
         loader=rank.loader,
         say=rank.narrator.say,
-        predicted_bubble=measure(found.predicted).global_bubble_rate,
+        predicted_bubble=measure(by_group[group].predicted).global_bubble_rate,
         clock_offset_s=clock_offset_s(world.store, world.rank, world.ranks),
         interrupt=interrupt,
+        tuner=tuner,
+    )
+
+
+def _executor(rank: _Rank, program: Program) -> Executor:
+    watchdog = rank.world.watchdog
+    return Executor(
+        program,
+        rank.world.rank,
+        rank.part.stages,
+        rank.transport,
+        rank.boundary,
+        progress=watchdog.progress,
+        blame=watchdog.blame,
     )
 
 

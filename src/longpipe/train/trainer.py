@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from longpipe.cost.flops import training_flops_per_token
 from longpipe.data import Loader
 from longpipe.errors import RunError
-from longpipe.ir import Timeline
+from longpipe.ir import Program, Timeline
 from longpipe.runtime import Executor, StepResult
 from longpipe.runtime.launch import World
 from longpipe.runtime.trace import gather_timeline
@@ -24,6 +24,7 @@ from longpipe.train.metrics import MetricsLog, StepMetrics, peak_memory_bytes
 from longpipe.train.optim import clip_grad_norm, learning_rate, set_learning_rate
 from longpipe.train.part import Part, microbatches
 from longpipe.train.peers import Peers
+from longpipe.train.tuner import Tuner
 
 # The report shows a typical one of the last steps, not an outlier; bounded, for memory's sake.
 _KEPT_TIMELINES = 64
@@ -35,7 +36,8 @@ class Trainer:
     """Batch, pipeline, clipping, optimizer, metrics, checkpoint: again and again.
 
     `say` speaks to people, on one rank; `clock_offset_s` brings this rank's times onto rank 0's
-    clock. Rank 0 keeps the measured timelines of the last steps that were logged.
+    clock. Rank 0 keeps the measured timelines of the last steps that were logged, all of them of
+    the program that runs now; a `tuner` may change it between steps.
     """
 
     job: Job
@@ -49,11 +51,14 @@ class Trainer:
     predicted_bubble: float
     clock_offset_s: float
     interrupt: Interrupt
+    tuner: Tuner | None = None
+    program: Program = field(init=False)
     measured: deque[Timeline] = field(init=False)
     _stops: bool = False
 
     def __post_init__(self) -> None:
-        ops = sum(map(len, self.job.layout.program.rows))
+        self.program = self.job.layout.program
+        ops = sum(map(len, self.program.rows))
         self.measured = deque(maxlen=max(1, min(_KEPT_TIMELINES, _KEPT_EVENTS // ops)))
 
     def run(self, log: MetricsLog, done: int) -> int:
@@ -70,6 +75,8 @@ class Trainer:
             metrics = self._step(step)
             if metrics is not None:
                 log.write(metrics)
+            if self._tunes(step):
+                self._tune(step, log)
             due = train.checkpoint_every and step % train.checkpoint_every == 0
             if due or self._stops or step == train.steps:
                 self._save(step)
@@ -104,18 +111,40 @@ class Trainer:
             self.part.refresh()
         else:
             self._not_finite(step, loss, norm)
-        if step % config.train.log_every and step < config.train.steps and not self._stops:
+        logged = not step % config.train.log_every or step == config.train.steps or self._stops
+        if not logged and not self._tunes(step):
             return None
         step_s = perf_counter() - started_s
         timeline = self._timeline(step, result)
         if timeline is None:
             return None
         self.measured.append(timeline)
+        if not logged:
+            return None
         return self._metrics(step, loss, norm, lr, step_s, int(max(peaks)))
+
+    def _tunes(self, step: int) -> bool:
+        """Whether the tuner looks at the steps after this one."""
+        last = step == self.job.config.train.steps or self._stops
+        return self.tuner is not None and self.tuner.due(step) and not last
+
+    def _tune(self, step: int, log: MetricsLog) -> None:
+        """Go on in the order that the first rank chooses; on all ranks alike."""
+        tuner = self.tuner
+        assert tuner is not None, "the caller has asked"
+        decision = self.peers.on_first(
+            lambda: tuner.look(step, self.measured), "looking at what messages take"
+        )
+        log.note(decision)
+        if decision.switches:
+            way = tuner.follow(decision)
+            self.program, self.executor = way.program, way.executor
+            self.predicted_bubble = measure(way.forecast.predicted).global_bubble_rate
+            self.measured.clear()
 
     def _timeline(self, step: int, result: StepResult) -> Timeline | None:
         """What happened on all ranks in this step, at rank 0."""
-        program, world = self.job.layout.program, self.world
+        program, world = self.program, self.world
         with self.peers.waiting(f"the times of step {step}"):
             found = gather_timeline(
                 program,
@@ -147,6 +176,7 @@ class Trainer:
             global_bubble_predicted=self.predicted_bubble,
             global_bubble_measured=measure(self.measured[-1]).global_bubble_rate,
             mfu=flops / step_s / (peak_tflops * 1e12 * self.peers.ranks) if peak_tflops else None,
+            group=self.tuner.group if self.tuner else None,
         )
 
     def _not_finite(self, step: int, loss: float, norm: float) -> None:

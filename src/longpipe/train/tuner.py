@@ -41,6 +41,7 @@ class Decision:
     def record(self) -> dict[str, Any]:
         """For JSON."""
         return {
+            "event": "tune",
             "step": self.step,
             "group": self.group,
             "chosen": self.chosen,
@@ -48,8 +49,10 @@ class Decision:
             "predicted_s": {str(group): time_s for group, time_s in self.predicted_s.items()},
         }
 
-    def line(self) -> str:
-        """For people."""
+    def line(self) -> str | None:
+        """For people, if the group changes."""
+        if not self.switches:
+            return None
         return (
             f"step {self.step}: messages take {self.message_s * 1e3:.3g} ms; group {self.group} -> "
             f"{self.chosen} (predicted {self.predicted_s[self.chosen]:.3g} s in the pipeline, "

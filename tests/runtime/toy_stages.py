@@ -90,20 +90,22 @@ class RunningSum:
     """What earlier segments leave for later ones, and the gradient that flows back."""
 
     def __init__(self) -> None:
-        self.past: torch.Tensor | None = None  # [B, 1, H]
+        self.pasts: list[torch.Tensor] = []  # [B, 1, H] after each segment
         self.d_past: torch.Tensor | None = None
         self.forwards = 0  # segments run forward and not yet backward
 
 
 class _Cumulate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, k, state, segment):
-        if state.forwards != segment.index:
+    def forward(ctx, k, state, segment, again):
+        if state.forwards != segment.index and not again:
             raise RunError(f"forward of segment {segment.index} after {state.forwards} segments")
         ctx.state, ctx.segment = state, segment
-        state.forwards += 1
-        total = k.cumsum(1) if state.past is None else k.cumsum(1) + state.past
-        state.past = total[:, -1:].clone()  # a view would tie the graph to its own state
+        total = k.cumsum(1) + state.pasts[segment.index - 1] if segment.index else k.cumsum(1)
+        if not again:
+            state.forwards += 1
+            # a view would tie the graph to its own state
+            state.pasts.append(total[:, -1:].clone())
         return total
 
     @staticmethod
@@ -116,7 +118,7 @@ class _Cumulate(torch.autograd.Function):
         if state.d_past is not None:
             d_k = d_k + state.d_past
         state.d_past = d_k[:, :1].clone()
-        return d_k, None, None
+        return d_k, None, None, None
 
 
 @dataclass
@@ -153,12 +155,19 @@ class ToyStage(nn.Module):
             raise RunError("closed before the backward of every segment")
         state.sums.clear()
 
-    def forward(self, x, state: State, segment: Segment) -> torch.Tensor:
+    def light(self, x, state: State, segment: Segment) -> torch.Tensor:
+        with torch.no_grad():
+            return self(x, state, segment)
+
+    def again(self, x, state: State, segment: Segment) -> torch.Tensor:
+        return self(x, state, segment, again=True)
+
+    def forward(self, x, state: State, segment: Segment, again: bool = False) -> torch.Tensor:
         tokens = slice(segment.start, segment.stop)
         if self.first:
             x = functional.embedding(state.batch.tokens[:, tokens], self.embed)
         key = _Linear.apply(x, self.key, self.weight_queue)
-        sums = _Cumulate.apply(key, state.sums[0], segment)
+        sums = _Cumulate.apply(key, state.sums[0], segment, again)
         y = x + torch.tanh(_Linear.apply(x, self.up, self.weight_queue) + 0.1 * sums)
         if not self.last:
             return y

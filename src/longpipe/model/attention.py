@@ -6,12 +6,16 @@ arXiv:2406.03488); each adds to the gradients of the keys and values before it, 
 complete by then, to the projections. The store checks the order: a wrong one would raise nothing
 and give wrong gradients.
 
+A forward may be run twice, the first time keeping little (`Forward`). The second one finds its keys
+and values in the store, which later segments needed meanwhile, and perhaps attention's output.
+
 Shapes: B rows, S tokens of the sequence, T of the segment, H query heads, G key-value heads,
 D head size.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -21,8 +25,17 @@ from torch.autograd import Function
 from longpipe.errors import RunError
 from longpipe.ir import Segment
 from longpipe.model.batch import Pieces
-from longpipe.model.kernels import Grads, Inputs, Kernel
+from longpipe.model.kernels import Grads, Inputs, Kernel, Lse
 from longpipe.model.rope import rotate, rotate_back
+
+
+class Forward(Enum):
+    """Which forward of a segment runs, and what it keeps."""
+
+    ONLY = "the only one: it keeps all that the backward reads"
+    LIGHT = "the first of two: it keeps the keys and values that later segments read"
+    SELECTIVE = "the first of two: it keeps attention's outputs as well"
+    AGAIN = "the second of two: it keeps all that the backward reads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,11 @@ class SegmentView:
     cosine: Tensor
     sine: Tensor
     length: int
+    forward: Forward = Forward.ONLY
+
+
+Attended = tuple[Tensor, list[Lse]]
+"""Attention's output [B, T, H, D] and the log-sum-exp of each group of rows."""
 
 
 class KVStore:
@@ -44,9 +62,12 @@ class KVStore:
     twice. The gradients of the tokens before the segment that ran backward last are whatever its
     kernel returned, with the earlier ones added: they shrink as the backward nears the start, and
     nothing is zeroed or copied. All is freed when the backward of the first segment has run.
+
+    Of a segment whose forward will run again the keys and values stay, for the segments after it;
+    those of the last segment, which nobody else reads, go and are appended again.
     """
 
-    __slots__ = ("_due", "_filled", "_left", "_name", "_recorded", "k", "v")
+    __slots__ = ("_attended", "_due", "_filled", "_left", "_name", "_recorded", "k", "v")
 
     def __init__(self, name: str) -> None:
         self.k: Tensor | None = None
@@ -56,8 +77,13 @@ class KVStore:
         self._left = -1  # tokens whose backward has not run; -1: no backward has run
         self._recorded = False  # whether a backward is owed
         self._due: dict[int, tuple[Tensor, Tensor]] = {}
+        self._attended: dict[int, Attended] = {}  # of segments whose forward will run again
 
-    def extend(self, view: SegmentView, k_BTGD: Tensor, v_BTGD: Tensor, recorded: bool) -> None:
+    def holds(self, view: SegmentView) -> bool:
+        """Whether the first forward of a segment that runs again has left its keys and values."""
+        return view.forward is Forward.AGAIN and view.segment.stop <= self._filled
+
+    def extend(self, view: SegmentView, k_BTGD: Tensor, v_BTGD: Tensor) -> None:
         """Appends the keys and values of the next segment."""
         segment = view.segment
         if segment.start != self._filled:
@@ -69,7 +95,24 @@ class KVStore:
         self.k = _extended(self.k, k_BTGD, segment, view.length)
         self.v = _extended(self.v, v_BTGD, segment, view.length)
         self._filled = segment.stop
+
+    def owe(self, recorded: bool) -> None:
+        """Notes that a backward must come, if the forward was recorded for one."""
         self._recorded = self._recorded or recorded
+
+    def end_first(self, view: SegmentView, attended: Attended) -> None:
+        """Keeps of a forward that will run again what it is to keep."""
+        segment = view.segment
+        if view.forward is Forward.SELECTIVE:
+            self._attended[segment.index] = attended
+        if segment.stop == view.length:
+            self._filled = segment.start
+            self.k = _shrunk(self.k, segment.start)
+            self.v = _shrunk(self.v, segment.start)
+
+    def take_attended(self, view: SegmentView) -> Attended | None:
+        """What the first forward has kept of attention, if this is the second."""
+        return self._attended.pop(view.segment.index, None)
 
     def read(self, pieces: Pieces, stop: int) -> tuple[Tensor, Tensor]:
         """Keys and values from the first that `pieces` see up to token `stop`."""
@@ -121,6 +164,7 @@ class KVStore:
         undrained = self._recorded and left > 0
         self.k = self.v = None
         self._due.clear()
+        self._attended.clear()
         if undrained:
             raise RunError(
                 f"{self._name}: closed before the backward of its first {left} tokens has run"
@@ -175,14 +219,13 @@ class _Attend(Function):
         recorded: bool,
     ) -> Tensor:
         q_BTHD = rotate(q_BTHD, view.cosine, view.sine)
-        store.extend(view, rotate(k_BTGD, view.cosine, view.sine), v_BTGD, recorded)
-        outs, lses = [], []
-        for pieces in view.pieces:
-            k, v = store.read(pieces, view.segment.stop)
-            out, lse = kernel.forward(Inputs(q_BTHD[pieces.rows], k, v, pieces.lengths))
-            outs.append(out)
-            lses.append(lse)
-        out_BTHD = _cat_rows(outs)
+        if not store.holds(view):
+            store.extend(view, rotate(k_BTGD, view.cosine, view.sine), v_BTGD)
+        store.owe(recorded)
+        attended = store.take_attended(view) or _attended(q_BTHD, view, store, kernel)
+        if view.forward in (Forward.LIGHT, Forward.SELECTIVE):
+            store.end_first(view, attended)
+        out_BTHD, lses = attended
         ctx.save_for_backward(q_BTHD, out_BTHD, *(x for lse in lses for x in lse))
         ctx.view, ctx.store, ctx.kernel = view, store, kernel
         ctx.lse_counts = [len(lse) for lse in lses]
@@ -208,6 +251,16 @@ class _Attend(Function):
         dq = rotate_back(dq, view.cosine, view.sine)
         dk = rotate_back(dk, view.cosine, view.sine)
         return dq, dk, dv, None, None, None, None
+
+
+def _attended(q_BTHD: Tensor, view: SegmentView, store: KVStore, kernel: Kernel) -> Attended:
+    outs, lses = [], []
+    for pieces in view.pieces:
+        k, v = store.read(pieces, view.segment.stop)
+        out, lse = kernel.forward(Inputs(q_BTHD[pieces.rows], k, v, pieces.lengths))
+        outs.append(out)
+        lses.append(lse)
+    return _cat_rows(outs), lses
 
 
 def _cat_rows(parts: list[Tensor]) -> Tensor:

@@ -24,13 +24,19 @@ _CHUNK_ROWS = 256  # but never fewer rows than this: smaller matrix products are
 
 
 def head_loss(
-    x_BTE: Tensor, labels_BT: Tensor, norm: RMSNorm, head: Linear, queue: WeightQueue
+    x_BTE: Tensor,
+    labels_BT: Tensor,
+    norm: RMSNorm,
+    head: Linear,
+    queue: WeightQueue,
+    known: bool = False,
 ) -> Tensor:
     """Sum over tokens of -log softmax(head(norm(x)))[label], a scalar in at least float32.
 
-    Label -100 leaves a token out. The softmax is computed in at least float32.
+    Label -100 leaves a token out. The softmax is computed in at least float32. Where the loss is
+    `known` and only its backward is wanted, it is not computed again: the result is 0.
     """
-    return _head_loss(x_BTE, labels_BT, norm, head, queue, norm.weight, head.weight)
+    return _head_loss(x_BTE, labels_BT, norm, head, queue, known, norm.weight, head.weight)
 
 
 def _chunks(y_NE: Tensor, labels_N: Tensor, words: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -47,13 +53,15 @@ class _HeadLoss(Function):
         norm: RMSNorm,
         head: Linear,
         queue: WeightQueue,
+        known: bool,
         *parameters: Tensor,
     ) -> Tensor:
         weight_VE, _ = head.compute_parameters()
         x_NE, labels_N = x_BTE.reshape(-1, x_BTE.shape[-1]), labels_BT.reshape(-1)
         y_NE, rstd_N1 = rms_forward(x_NE, norm)
         total = torch.zeros_like(rstd_N1[0, 0])
-        for part_NE, target_N in _chunks(y_NE, labels_N, weight_VE.shape[0]):
+        chunks = () if known else _chunks(y_NE, labels_N, weight_VE.shape[0])
+        for part_NE, target_N in chunks:
             logits_NV = wide(part_NE @ weight_VE.t())
             total += nn.functional.cross_entropy(
                 logits_NV, target_N, ignore_index=IGNORED, reduction="sum"
@@ -73,7 +81,7 @@ class _HeadLoss(Function):
             dys.append(dlogits_NV @ weight_VE)
             ctx.queue.push(ctx.head, dlogits_NV, part_NE)
         dx_NE = rms_backward(torch.cat(dys), x_hat_NE, rstd_N1, ctx.norm).to(x_NE.dtype)
-        return dx_NE.view(ctx.shape), *(None,) * 6
+        return dx_NE.view(ctx.shape), *(None,) * 7
 
 
 def _gradient(logits_NV: Tensor, labels_N: Tensor, dloss: Tensor) -> Tensor:

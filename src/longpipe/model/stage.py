@@ -3,12 +3,14 @@
 Shapes: B rows, S tokens of a sequence, T of a segment, E hidden size.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from longpipe.errors import PlanError, RunError
 from longpipe.ir import Segment
-from longpipe.model.attention import KVStore, SegmentView
+from longpipe.model.attention import Forward, KVStore, SegmentView
 from longpipe.model.batch import MicroBatch, pieces_of, positions_of
 from longpipe.model.config import DecoderConfig
 from longpipe.model.decoder import DecoderLayer
@@ -64,6 +66,9 @@ class DecoderStage(nn.Module):
 
     Backward adds gradients to each `parameter.grad` itself. Within `weight_queue.defer(key)` the
     products for the weights of linear layers wait for `weight_queue.run(key)`.
+
+    A segment may run `light`, and `again` before its backward. With `keeps_attention` the first of
+    these keeps attention's outputs, so that the second runs the linear layers alone.
     """
 
     lm_head: Linear
@@ -83,6 +88,7 @@ class DecoderStage(nn.Module):
         self.config = config
         self.weight_queue = WeightQueue()
         self.first, self.last = first, last
+        self.keeps_attention = False
         self.compute_dtype = build.compute_dtype
         self._table = RotaryTable(config.rope, config.head_dim, config.max_positions)
         self._names = tuple(f"layer {number}" for number in layers)
@@ -111,13 +117,31 @@ class DecoderStage(nn.Module):
         last stage the sum of the segment's token losses (a scalar in at least float32), or the
         logits [B, T, V] if the micro-batch has no labels.
         """
+        return self._run(x_BTE, state, segment, Forward.ONLY)
+
+    def light(self, x_BTE: Tensor | None, state: BatchState, segment: Segment) -> Tensor:
+        """As `forward`, without what the backward reads; keys and values stay for later segments.
+
+        The result has no history.
+        """
+        kept = Forward.SELECTIVE if self.keeps_attention else Forward.LIGHT
+        with torch.no_grad():
+            return self._run(x_BTE, state, segment, kept)
+
+    def again(self, x_BTE: Tensor | None, state: BatchState, segment: Segment) -> Tensor:
+        """As `forward`, for a segment that has run `light`; the last stage's loss comes out 0."""
+        return self._run(x_BTE, state, segment, Forward.AGAIN)
+
+    def _run(
+        self, x_BTE: Tensor | None, state: BatchState, segment: Segment, forward: Forward
+    ) -> Tensor:
         here = slice(segment.start, segment.stop)
         if self.first:
             tokens_BT = state.batch.tokens[:, here]
             x_BTE = embed(tokens_BT, self.model.embed_tokens.weight, self.compute_dtype)
         if x_BTE is None:
             raise RunError("stage: only the first stage of a model runs without an input")
-        view = state.view(segment, self._table, x_BTE)
+        view = replace(state.view(segment, self._table, x_BTE), forward=forward)
         for layer, store in zip(self._layers, state.stores, strict=True):
             x_BTE = layer(x_BTE, view, store)
         if not self.last:
@@ -125,7 +149,8 @@ class DecoderStage(nn.Module):
         labels = state.batch.labels
         if labels is None:
             return norm_project(x_BTE, self.model.norm, (self.head,), self.weight_queue)[0]
-        return head_loss(x_BTE, labels[:, here], self.model.norm, self.head, self.weight_queue)
+        norm, known = self.model.norm, forward is Forward.AGAIN
+        return head_loss(x_BTE, labels[:, here], norm, self.head, self.weight_queue, known)
 
     @property
     def head(self) -> Linear:

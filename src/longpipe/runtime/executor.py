@@ -235,10 +235,11 @@ class Executor:
 
     def _compile(self) -> list[tuple[Callable[[Any], None], Any]]:
         code: list[tuple[Callable[[Any], None], Any]] = []
+        light = {op._replace(kind=Kind.F) for op in self._row if op.kind is Kind.R}
         number = 0
         for op in self._row:
             if op.kind in COMPUTE:
-                code.append((self._compute, self._fixed(op, number)))
+                code.append((self._compute, self._fixed(op, number, op in light)))
                 number += 1
             elif op.kind in RECEIVES:
                 peer = self._program.peer(op)
@@ -248,13 +249,14 @@ class Executor:
                 code.append((self._send, (op, peer, Wait(f"the start of {_in_words(op)}", peer))))
         return code
 
-    def _fixed(self, op: Op, number: int) -> _Step:
+    def _fixed(self, op: Op, number: int, light: bool) -> _Step:
         stage = self._stages[op.stage]
         run: Run = {
-            Kind.F: stage.forward,
+            Kind.F: stage.light_forward if light else stage.forward,
             Kind.B: stage.backward,
             Kind.I: stage.input_backward,
             Kind.W: stage.weight_backward,
+            Kind.R: stage.recompute,
         }[op.kind]
         stages = self._program.problem.stages
         sends = feeds = None

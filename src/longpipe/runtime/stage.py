@@ -52,6 +52,14 @@ class StageModule(Protocol):
         """
         ...
 
+    def light(self, x: torch.Tensor | None, state: Any, segment: Segment) -> torch.Tensor:
+        """As the call, without a graph: `again` comes before the segment's backward."""
+        ...
+
+    def again(self, x: torch.Tensor | None, state: Any, segment: Segment) -> torch.Tensor:
+        """Run a segment that has run `light` once more, with its graph; its value is not read."""
+        ...
+
     def close(self, state: Any) -> None:
         """Free the state, after the backward of segment 0."""
         ...
@@ -62,15 +70,16 @@ class StageModule(Protocol):
 
 
 class Stage:
-    """Runs F, B, I and W of one stage and holds what lies between them.
+    """Runs F, B, I, W and R of one stage and holds what lies between them.
 
     Of a forward it keeps the input and the edge into autograd's graph, not the output: whoever
-    sends the output decides how long it lives. Everything must be used up at the end of a step.
+    sends the output decides how long it lives. Of a light one it keeps the input alone, until R
+    makes the graph. Everything must be used up at the end of a step.
     """
 
     __slots__ = (
-        "_batches", "_deferred", "_index", "_last", "_loss_sum", "_module", "_saved", "_scale",
-        "_seed", "_segments", "_states",
+        "_batches", "_deferred", "_index", "_inputs", "_last", "_loss_sum", "_module", "_saved",
+        "_scale", "_seed", "_segments", "_states",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +94,7 @@ class Stage:
         self._last = index + 1 == stages
         self._segments = segments
         self._saved: dict[Unit, tuple[GradientEdge, torch.Tensor | None]] = {}
+        self._inputs: dict[Unit, torch.Tensor | None] = {}  # of light forwards
         self._states: dict[int, Any] = {}
         self._deferred: set[Unit] = set()
         self.start((), 1.0)
@@ -96,18 +106,44 @@ class Stage:
         self._seed: torch.Tensor | None = None
         self._loss_sum: torch.Tensor | None = None
         self._saved.clear()
+        self._inputs.clear()
         self._states.clear()
         self._deferred.clear()
 
     def forward(self, mb: int, seg: int, x: torch.Tensor | None) -> torch.Tensor | None:
         """F: the stage's output [B, n, H] without graph; None on the last stage."""
-        if seg == 0:
-            self._states[mb] = self._module.open(self._batches[mb])
         if x is not None:
             x.requires_grad_()
-        y = self._module(x, self._states[mb], self._segments[mb][seg])
+        y = self._module(x, self._state(mb, seg), self._segments[mb][seg])
         self._saved[mb, seg] = (get_gradient_edge(y), x)
-        y = y.detach()
+        return self._handed_on(y.detach())
+
+    def light_forward(self, mb: int, seg: int, x: torch.Tensor | None) -> torch.Tensor | None:
+        """F of a unit that has an R: as `forward`, but keeps its input alone."""
+        y = self._module.light(x, self._state(mb, seg), self._segments[mb][seg])
+        self._inputs[mb, seg] = x
+        return self._handed_on(y)
+
+    def recompute(self, mb: int, seg: int, _: torch.Tensor | None) -> None:
+        """R: make again what the unit's light forward did not keep."""
+        if (mb, seg) not in self._inputs:
+            raise RunError(
+                f"stage {self._index}: R of segment {seg} of micro-batch {mb} without a forward "
+                "before it, or for the second time; validate the program before a run"
+            )
+        x = self._inputs.pop((mb, seg))
+        if x is not None:
+            x.requires_grad_()
+        y = self._module.again(x, self._states[mb], self._segments[mb][seg])
+        self._saved[mb, seg] = (get_gradient_edge(y), x)
+
+    def _state(self, mb: int, seg: int) -> Any:
+        if seg == 0:
+            self._states[mb] = self._module.open(self._batches[mb])
+        return self._states[mb]
+
+    def _handed_on(self, y: torch.Tensor) -> torch.Tensor | None:
+        """What F returns; the last stage adds up its losses instead."""
         if not self._last:
             return y
         if self._seed is None:
@@ -155,6 +191,7 @@ class Stage:
         """The step's loss sum on the last stage; RunError if anything of the step is left over."""
         left = {
             "forwards without a backward": sorted(self._saved),
+            "forwards without their R": sorted(self._inputs),
             "I without its W": sorted(self._deferred),
             "micro-batches not closed": sorted(self._states),
         }

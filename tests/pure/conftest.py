@@ -12,7 +12,7 @@ from longpipe.schedules import build, entries
 def grid() -> Iterator[Problem]:
     """Few and many ranks, fewer and more micro-batches than ranks, chunks, segments."""
     for p in (1, 2, 4, 8):
-        for m in sorted({1, 2, max(1, p - 1), p, 3 * p + 1}):
+        for m in sorted({1, 2, max(1, p - 1), p, 2 * p, 3 * p + 1}):
             for k in (1, 2, 3, 4):
                 for v in (1, 2, 3):
                     yield Problem(p, m, chunks=v, segments=k)

@@ -12,7 +12,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
 from statistics import median
 from time import thread_time
 
@@ -22,83 +21,14 @@ from torch import nn
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import _Action, _PipelineScheduleRuntime
 
+from benchmarks.toy import TOKENS, WIDTH, Tiny
 from longpipe.ir import COMPUTE, Kind, Op, Placement, Problem, Schedule, segments_from_lengths
 from longpipe.passes import add_messages
 from longpipe.runtime import Boundary, Executor
 from longpipe.runtime.local import LocalFabric
 
-WIDTH, TOKENS, MICROBATCHES = 8, 4, 64
+MICROBATCHES = 64
 Step = Callable[[], object]
-
-
-class _Split(torch.autograd.Function):
-    """A linear layer whose weight gradient waits for W while the queue is open."""
-
-    @staticmethod
-    def forward(ctx, x, weight, queue):
-        ctx.save_for_backward(x)
-        ctx.weight, ctx.queue = weight, queue
-        return x @ weight.T
-
-    @staticmethod
-    def backward(ctx, dy):
-        (x,) = ctx.saved_tensors
-        ctx.queue.take(ctx.weight, dy, x)
-        return dy @ ctx.weight, None, None
-
-
-class Queue:
-    """The smallest weight queue."""
-
-    def __init__(self) -> None:
-        self._items: dict[object, tuple[torch.Tensor, ...]] = {}
-        self._key: object = None
-
-    @property
-    def pending(self) -> int:
-        return len(self._items)
-
-    pending_bytes = 0
-
-    @contextmanager
-    def defer(self, key):
-        self._key = key
-        yield
-        self._key = None
-
-    def take(self, *item) -> None:
-        if self._key is None:
-            self._add(*item)
-        else:
-            self._items[self._key] = item
-
-    def run(self, key) -> None:
-        self._add(*self._items.pop(key))
-
-    @staticmethod
-    def _add(weight, dy, x) -> None:
-        weight.grad.addmm_(dy.flatten(0, 1).T, x.flatten(0, 1))
-
-
-class Tiny(nn.Module):
-    """One linear layer as a stage; the last stage sums its output for a loss."""
-
-    def __init__(self, stage: int, stages: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.linear.weight.grad = torch.zeros(WIDTH, WIDTH)
-        self.weight_queue = Queue()
-        self._first, self._last = stage == 0, stage + 1 == stages
-
-    def open(self, batch):
-        return batch
-
-    def close(self, state):
-        pass
-
-    def forward(self, x, state, segment):
-        y = _Split.apply(state if self._first else x, self.linear.weight, self.weight_queue)
-        return y.sum() if self._last else y
 
 
 def make_schedule(stages: int, split: bool) -> Schedule:

@@ -103,28 +103,40 @@ def _options(about: Entry, setting: Setting) -> Iterator[tuple[tuple[str, Option
 def order(contender: Contender, setting: Setting) -> Schedule:
     """Build the contender; one that searches gets the setting's costs.
 
-    Others do not depend on them, so that one order serves all lengths. Raises ProblemError or
-    PlanError where the contender does not suit the setting.
+    Raises ProblemError or PlanError where the contender does not suit the setting.
     """
-    about, problem = entry(contender.schedule), _problem(contender, setting)
-    costs = None
-    if about.searches:
-        # Where stages lie depends on no cost, and segments do not move them.
-        plain = Problem(problem.ranks, problem.microbatches, problem.chunks)
-        costs = _costs(contender, setting, about.build(plain).placement)[0]
+    about = entry(contender.schedule)
+    problem = Problem(setting.ranks, setting.microbatches, contender.chunks, contender.segments)
+    costs = priced(setting, problem, placement_of(about, problem)) if about.searches else None
     return about.build(problem, costs=costs, **dict(contender.options))
+
+
+def placement_of(about: Entry, problem: Problem) -> Placement:
+    """Where the schedule puts the stages; a search need not know its costs, nor run in full."""
+    if about.searches:  # where stages lie depends on no cost, and segments do not move them
+        problem = Problem(problem.ranks, problem.microbatches, problem.chunks)
+    return about.build(problem).placement
+
+
+def priced(setting: Setting, problem: Problem, placement: Placement) -> AnalyticCosts:
+    """Costs of the setting's model, with layers and cuts of equal FLOPs."""
+    shape, tokens = setting.shape, setting.tokens
+    layers = layers_by_flops(shape, placement, tokens)
+    cuts = cuts_by_flops(shape, layers, tokens, problem.segments_max, _TILE)
+    load = Load(layers, (cuts,), setting.rows)
+    return AnalyticCosts(problem, shape, load, setting.device, setting.link)
 
 
 def forecast(contender: Contender, setting: Setting, schedule: Schedule) -> Forecast:
     """Simulate the contender's `order` at the setting's costs. Raises PlanError as `order` does."""
-    costs, load = _costs(contender, setting, schedule.placement)
+    costs = priced(setting, schedule.problem, schedule.placement)
     found = measure(simulate(schedule, costs))
     assert found.peak_memory is not None, "a simulation knows memory"
-    states = _states(setting, load, schedule.placement)
+    states = _states(setting, costs.load.layers, schedule.placement)
     return Forecast(
         contender,
-        load.layers,
-        load.cuts[0],
+        costs.load.layers,
+        costs.load.cuts[0],
         found.makespan_s,
         max(found.peak_memory),
         max(states),
@@ -158,25 +170,10 @@ def front(forecasts: Iterable[Forecast], limit_bytes: float | None = None) -> tu
     return tuple(found)
 
 
-def _problem(contender: Contender, setting: Setting) -> Problem:
-    return Problem(setting.ranks, setting.microbatches, contender.chunks, contender.segments)
-
-
-def _costs(
-    contender: Contender, setting: Setting, placement: Placement
-) -> tuple[AnalyticCosts, Load]:
-    shape, tokens = setting.shape, setting.tokens
-    layers = layers_by_flops(shape, placement, tokens)
-    cuts = cuts_by_flops(shape, layers, tokens, contender.segments, _TILE)
-    load = Load(layers, (cuts,), setting.rows)
-    costs = AnalyticCosts(_problem(contender, setting), shape, load, setting.device, setting.link)
-    return costs, load
-
-
-def _states(setting: Setting, load: Load, placement: Placement) -> tuple[int, ...]:
+def _states(setting: Setting, layers: tuple[int, ...], placement: Placement) -> tuple[int, ...]:
     """Bytes of each rank's weights, gradients and optimizer state."""
     shape = setting.shape
-    weights = [count * shape.layer_weights for count in load.layers]
+    weights = [count * shape.layer_weights for count in layers]
     weights[0] += shape.hidden * shape.vocab  # embedding
     weights[-1] += shape.hidden * shape.vocab  # head
     owned = map(placement.stages_of, range(placement.ranks))

@@ -43,6 +43,10 @@ class Placement:
             stage for stage in range(self.stages) if any(row[stage] == rank for row in self.by_mb)
         )
 
+    def ranks_of(self, stage: int) -> tuple[int, ...]:
+        """Ranks that hold `stage` for some micro-batch, ascending: more than one are replicas."""
+        return tuple(sorted({row[stage] for row in self.by_mb}))
+
 
 def loop(ranks: int, chunks: int = 1) -> Placement:
     """Stage s on rank s mod ranks: plain pipelines (one chunk) and looped, interleaved ones."""

@@ -16,7 +16,7 @@ def balanced_layers(
     (norm, head and loss); any unit. A rank's work is the sum over its stages. Exact for every
     placement: layers are alike, so giving the next one to the rank that would be least busy with
     it is optimal. Ranks first, then the same rule among a rank's stages. Where ranks are equal,
-    later ones get more: they hold fewer activations.
+    later ones get more: they hold fewer activations. Ranks that hold the same stages share them.
     Raises PlanError with fewer layers than stages.
 
     >>> from longpipe.ir import loop, v
@@ -30,11 +30,7 @@ def balanced_layers(
     extra = [0.0] * stages
     extra[0] += first
     extra[-1] += last
-    owned = [placement.stages_of(rank) for rank in range(placement.ranks)]
-    if sum(map(len, owned)) != stages:
-        raise PlanError(
-            "placement puts a stage on several ranks: give the layers per stage explicitly"
-        )
+    owned = _owned(placement)
     # Every stage takes one layer; the others go one by one.
     fixed = [len(own) * layer + sum(extra[stage] for stage in own) for own in owned]
     more_of_rank = _fill(layers - stages, fixed, layer)
@@ -43,6 +39,19 @@ def balanced_layers(
         for stage, added in zip(own, _fill(more, [extra[s] for s in own], layer), strict=True):
             counts[stage] += added
     return tuple(counts)
+
+
+def _owned(placement: Placement) -> list[tuple[int, ...]]:
+    """The stages of each rank; of ranks that hold the same stages, as replicas, once."""
+    held = map(placement.stages_of, range(placement.ranks))
+    owned = list(dict.fromkeys(filter(None, held)))
+    replicas = {len(placement.ranks_of(stage)) for stage in range(placement.stages)}
+    if sum(map(len, owned)) != placement.stages or len(replicas) != 1:
+        raise PlanError(
+            "the placement puts some stages on more ranks than others: give the layers per stage "
+            "explicitly"
+        )
+    return owned
 
 
 def checked_layers(counts: Sequence[int], layers: int, stages: int) -> tuple[int, ...]:

@@ -91,7 +91,8 @@ def save(
     Raises:
         CheckpointError: on every rank, if any rank cannot write; older checkpoints are untouched.
     """
-    needed_bytes = sum(on_all(group, lambda: sum(tensor.nbytes for tensor in tensors.values())))
+    sizes = on_all(group, lambda: {name: tensor.nbytes for name, tensor in tensors.items()})
+    needed_bytes = sum({name: size for held in sizes for name, size in held.items()}.values())
     staging = Path(on_first(group, partial(_begin, folder, state.step)))
     try:
         on_first(group, partial(check_room, staging, needed_bytes))

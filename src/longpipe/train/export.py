@@ -15,14 +15,17 @@ _TOKENIZER = "tokenizer.json"
 def export_model(job: Job, part: Part, tokenizer: Tokenizer | None, peers: Peers) -> Path:
     """Write `model/` in the run's folder; every rank calls this and writes its own stages.
 
+    A stage on several ranks is written by the first of them.
+
     Raises CheckpointError, on all ranks, if one cannot write.
     """
     folder = job.folder / "model"
-    stages = job.layout.plan.problem.stages
+    stages, placement = job.layout.plan.problem.stages, job.layout.program.placement
 
     def write_part() -> None:
         for number, stage in part.stages.items():
-            save_stage(stage, folder, number, stages)
+            if placement.ranks_of(number)[0] == peers.rank:
+                save_stage(stage, folder, number, stages)
 
     def complete() -> None:
         if peers.rank:

@@ -10,9 +10,10 @@ from torch.nn import Parameter
 
 from longpipe.data import Batch
 from longpipe.ir import Placement
-from longpipe.model import Build, DecoderStage, MicroBatch, make_stage, share_ties, ties
+from longpipe.model import Build, DecoderStage, MicroBatch, make_stage, share_ties
 from longpipe.model.config import DecoderConfig
 from longpipe.model.hf import load_stage
+from longpipe.model.split import holders
 from longpipe.train.config import Config
 
 PARAMETERS = {
@@ -27,8 +28,9 @@ COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torc
 class Part:
     """A rank's stages by number, and their parameters by name, each once.
 
-    `tied` names the parameters that another rank holds too, with the group of those ranks;
-    `counted_elsewhere` those of them that a lower rank counts in the gradient's norm.
+    `tied` names the parameters that another rank holds too, with the group of those ranks: tied
+    embeddings, and all parameters of a stage that lies on several ranks. `counted_elsewhere` has
+    those of them that a lower rank counts in the gradient's norm.
     """
 
     stages: Mapping[int, DecoderStage]
@@ -83,16 +85,28 @@ def build_part(
     parameters = {
         name: parameter for stage in stages.values() for name, parameter in stage.named_parameters()
     }
-    tied, elsewhere = {}, set()
-    for name, holders in ties(model, layers).items():
-        ranks = sorted({placement(number, 0) for number in holders})
-        if len(ranks) == 1:
-            continue
-        group = dist.new_group(ranks)  # a collective of all ranks, members or not
-        if rank in ranks:
-            tied[name] = group
-            elsewhere |= {name} if rank != ranks[0] else set()
-    return Part(stages, parameters, tied, frozenset(elsewhere))
+    tied = _tied(holders(model, layers), placement)
+    mine = {name: group for name, (ranks, group) in tied.items() if rank in ranks}
+    elsewhere = frozenset(name for name in mine if rank != tied[name][0][0])
+    return Part(stages, parameters, mine, elsewhere)
+
+
+def _tied(
+    held: Mapping[str, tuple[int, ...]], placement: Placement
+) -> dict[str, tuple[tuple[int, ...], dist.ProcessGroup]]:
+    """Parameters on several ranks, with these ranks and their group; `held` has their stages.
+
+    All ranks make all groups, members or not, in one order.
+    """
+    groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
+    found = {}
+    for name, stages in held.items():
+        ranks = tuple(sorted({rank for stage in stages for rank in placement.ranks_of(stage)}))
+        if len(ranks) > 1:
+            if ranks not in groups:
+                groups[ranks] = dist.new_group(list(ranks))
+            found[name] = ranks, groups[ranks]
+    return found
 
 
 def microbatches(batch: Batch, device: torch.device) -> list[MicroBatch]:

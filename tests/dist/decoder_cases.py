@@ -9,7 +9,16 @@ import torch.distributed as dist
 from unsplit_decoder import loss_sum
 
 from longpipe.ir import COMPUTE, Problem, Program, segments_from_lengths
-from longpipe.model import Build, DecoderConfig, DecoderStage, MicroBatch, make_stage, share_ties
+from longpipe.model import (
+    Build,
+    DecoderConfig,
+    DecoderStage,
+    MicroBatch,
+    make_stage,
+    parameter_shapes,
+    share_ties,
+)
+from longpipe.model.split import holders
 from longpipe.passes import add_messages
 from longpipe.runtime import Boundary, Executor
 from longpipe.runtime.launch import World
@@ -93,7 +102,7 @@ def unsplit(config: DecoderConfig, microbatches: int) -> tuple[float, dict[str, 
 def run_stages(
     case: Case, rank: int, transport: Transport, watchdog: Watchdog | None = None
 ) -> tuple[torch.Tensor | None, dict[int, DecoderStage]]:
-    """One step of one rank: its loss sum (on the last stage) and its stages with gradients."""
+    """One step of one rank: its loss sum (if it has the last stage), its stages with gradients."""
     program, config = case.program(), case.config()
     partition = [range(stage, stage + 1) for stage in range(program.problem.stages)]
     modules = {
@@ -132,17 +141,22 @@ def run_case(world: World, case: Case) -> dict[str, float]:
     transport = transport_for(case.program(), world.rank, range(world.ranks), world.device)
     loss_sum, modules = run_stages(case, world.rank, transport, world.watchdog)
     transport.close()
-    sum_ties(case.config(), modules, world)
-    return errors_of(case, loss_sum, modules)
+    sum_shared(case, modules)
+    total = torch.zeros((), dtype=torch.float64) if loss_sum is None else loss_sum
+    dist.all_reduce(total)  # the last stage may lie on several ranks
+    return errors_of(case, total, modules)
 
 
-def sum_ties(config: DecoderConfig, modules: dict[int, DecoderStage], world: World) -> None:
-    """Add the two gradients of a tied embedding over the ranks that hold them."""
-    if not config.tied:
-        return
-    held = [m.model.embed_tokens.weight for m in modules.values() if m.first or m.last]
-    total = held[0].grad if held else torch.zeros(config.vocab, config.hidden, dtype=torch.float64)
-    dist.all_reduce(total)
+def sum_shared(case: Case, modules: dict[int, DecoderStage]) -> None:
+    """Add up the gradients of parameters on several ranks: tied embeddings, replicated stages."""
+    config, placement = case.config(), case.program().placement
+    partition = [range(stage, stage + 1) for stage in range(placement.stages)]
+    shapes = parameter_shapes(config)
+    mine = {name: p.grad for m in modules.values() for name, p in m.named_parameters()}
+    for name, stages in holders(config, partition).items():
+        if len({rank for stage in stages for rank in placement.ranks_of(stage)}) > 1:
+            absent = torch.zeros(shapes[name], dtype=torch.float64)
+            dist.all_reduce(mine.get(name, absent))
 
 
 def run_cases(world: World, cases: tuple[Case, ...]) -> dict[str, dict[str, float]]:

@@ -30,7 +30,8 @@ def cases_for(ranks: int, sizes: tuple[int, ...]) -> tuple[Case, ...]:
     for entry in entries():
         chunks = 2 if entry.chunks is None else entry.chunks
         segments = (4, 3) if entry.segments else (1, 1)
-        for microbatches in sizes:
+        own = (2 * ranks,) if "dualpipe" in entry.name else ()  # it needs so many
+        for microbatches in sorted({*sizes, *own}):
             for family, count in zip(("qwen3", "qwen2"), segments, strict=True):
                 found.append(Case(entry.name, ranks, microbatches, chunks, count, family))
     return tuple(filter(buildable, found))

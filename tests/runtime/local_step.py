@@ -61,6 +61,6 @@ def run_local(
         return result.loss_sum, modules, result.events()
 
     found = run_ranks(fabric, work)
-    loss = next(loss for loss, _, _ in found if loss is not None)
+    loss = sum(loss for loss, _, _ in found if loss is not None)  # two ranks may have a part of it
     modules = [module for _, held, _ in found for module in held.values()]
     return loss, summed_gradients(modules), [events for _, _, events in found]

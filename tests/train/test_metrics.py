@@ -5,6 +5,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,21 @@ def at(step: int, loss: float = 2.5, **more: float) -> StepMetrics:
     )
 
 
+class Happened:
+    """Something after step 3 that is worth a line for people, or not."""
+
+    step = 3
+
+    def __init__(self, line: str | None) -> None:
+        self._line = line
+
+    def record(self) -> dict[str, Any]:
+        return {"event": "test", "step": self.step}
+
+    def line(self) -> str | None:
+        return self._line
+
+
 def steps_in(path: Path) -> list[int]:
     return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
@@ -50,6 +66,7 @@ def test_the_line_says_what_is_known() -> None:
     assert at(1).line() == "loss 2.5000  norm 1.25  4,096 tok/s  2 TFLOP/s  1.50 GiB"
     full = at(1, mfu=0.4, global_bubble_measured=0.12, global_bubble_predicted=0.1).line()
     assert full.endswith("4,096 tok/s  MFU 40.0%  1.50 GiB  bubble 12.0% (10.0%)")
+    assert at(1, group=4).line().endswith("1.50 GiB  group 4")
 
 
 def test_json_lines_round_trip_every_bit_and_hold_no_nan(tmp_path: Path) -> None:
@@ -83,6 +100,24 @@ def test_a_resume_writes_no_step_twice(tmp_path: Path, torn: str) -> None:
     assert path.read_text() == ""
 
 
+def test_what_happens_between_steps_is_a_line_of_its_own(tmp_path: Path) -> None:
+    """A resume after that step keeps it, one from before does not."""
+    path = tmp_path / "metrics.jsonl"
+    stream = io.StringIO()
+    with MetricsLog([JsonlSink(path), PlainSink(stream, steps=9)]) as log:
+        log.write(at(3))
+        log.note(Happened("step 3: it happened"))
+        log.note(Happened(None))
+    assert [json.loads(line).get("event") for line in path.read_text().splitlines()] == [
+        None, "test", "test"
+    ]  # fmt: skip
+    assert stream.getvalue().splitlines()[1:] == ["step 3: it happened"]
+    JsonlSink(path, resumed_step=3).close()
+    assert steps_in(path) == [3, 3, 3]
+    JsonlSink(path, resumed_step=2).close()
+    assert steps_in(path) == []
+
+
 def test_each_line_is_on_disk_at_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     sink = JsonlSink(path)
@@ -106,8 +141,10 @@ def test_plain_lines_for_logs_and_a_bar_for_terminals() -> None:
     bar = console_sink(terminal, steps=10, resumed_step=2)
     assert isinstance(bar, ProgressSink)
     bar.write(at(3))
+    bar.note(Happened("step 3: it happened"))
     bar.close()
     assert f"step 3  {at(3).line()}\n" in terminal.getvalue()
+    assert "step 3: it happened\n" in terminal.getvalue()
     assert "3/10" in terminal.getvalue()
 
 
@@ -128,11 +165,14 @@ def test_tensorboard_supersedes_steps_after_a_resume(tmp_path: Path) -> None:
     first.close()
     second = TensorBoardSink(tmp_path, resumed_step=1)
     second.write(at(2, loss=20.0))
+    second.note(Happened("step 3: it happened"))
+    second.note(Happened(None))
     second.close()
     events = reading.EventAccumulator(str(tmp_path))
     events.Reload()
     scalars = events.Scalars("train/loss")
     assert [(s.step, s.value) for s in scalars] == [(1, 1.0), (2, 20.0)]
+    assert [tensor.step for tensor in events.Tensors("train/event/text_summary")] == [3]
 
 
 def test_a_missing_tensorboard_is_explained(

@@ -158,12 +158,13 @@ def test_every_schedule_comes_back_from_torch_csv(schedules: tuple[Schedule, ...
 
 def test_torch_csv_with_messages_and_overlap() -> None:
     text = (
-        "0UNSHARD,0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,,0B1,0REDUCE_GRAD\r\n"
-        "1RECV_F0,1F0,,1RECV_F1,(1F1;1B0)OVERLAP_F_B,1SEND_B0,1I1,1SEND_B1,1W1,1RESHARD\r\n"
+        "0UNSHARD,0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,,0B1,0REDUCE_GRAD,0RESHARD\r\n"
+        "1RECV_F0,1F0,,1RECV_F1,(1F1;1B0)OVERLAP_F_B,1SEND_B0,1I1,1SEND_B1,1W1\r\n"
     )
     schedule = read(text)
     assert to_text(schedule) == (
-        "# ir 1 | torch-csv ranks=2 microbatches=2\nr0: 0F0 0F1 0B0 0B1\n"
+        "# ir 1 | torch-csv ranks=2 microbatches=2\n"
+        "r0: 0UNSHARD0 0F0 0F1 0B0 0B1 0REDUCE_GRAD0 0RESHARD0\n"
         "r1: 1F0 (1F1;1B0)OVERLAP_F_B 1I1 1W1\n"
     )
     validate(add_messages(schedule))

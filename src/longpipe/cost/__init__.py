@@ -4,6 +4,7 @@ from longpipe.cost.activations import Activations as Activations
 from longpipe.cost.analytic import AnalyticCosts as AnalyticCosts
 from longpipe.cost.analytic import Device as Device
 from longpipe.cost.analytic import Load as Load
+from longpipe.cost.comm import Copies as Copies
 from longpipe.cost.comm import Link as Link
 from longpipe.cost.flops import DecoderShape as DecoderShape
 from longpipe.cost.flops import StageShape as StageShape

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from longpipe.cost.activations import Activations
-from longpipe.cost.comm import Link
+from longpipe.cost.comm import Copies, Link
 from longpipe.cost.flops import DecoderShape, op_flops, stage_shapes
 from longpipe.errors import PlanError
 from longpipe.ir import COMPUTE, Kind, Memory, Op, Problem, Segment, segments_from_lengths
@@ -48,7 +48,8 @@ class _Cost:
 class AnalyticCosts:
     """Seconds from FLOPs (`op_flops`), bytes from the tensors kept (`Activations`).
 
-    A tick is a second, a cell a byte. Raises PlanError where the load does not fit the problem.
+    A tick is a second, a cell a byte. `copies` is needed for sharded weights alone. Raises
+    PlanError where the load does not fit the problem.
     """
 
     problem: Problem
@@ -56,6 +57,7 @@ class AnalyticCosts:
     load: Load
     device: Device
     link: Link
+    copies: Copies | None = None
     tick_s: float = field(default=1.0, init=False)
     cell_bytes: float = field(default=1.0, init=False)
     _table: dict[tuple[Kind, int, int, int], _Cost] = field(init=False, repr=False)
@@ -104,6 +106,17 @@ class AnalyticCosts:
     def pair_ticks(self, first: Op, second: Op) -> None:
         """Our decoder has no fused pairs."""
         return None
+
+    def shard_ticks(self, op: Op) -> float:
+        """Seconds to gather the stage's matrices, or to reduce their gradients."""
+        if self.copies is None:
+            raise PlanError(f"{op} works on sharded weights: say over which `copies` they are")
+        stage = stage_shapes(self.load.layers)[op.stage]
+        ends = (stage.first + stage.last) * self.shape.vocab * self.shape.hidden
+        numbers = stage.layers * self.shape.layer_weights + ends
+        gathers = op.kind is Kind.UNSHARD
+        size = self.load.dtype_bytes if gathers else self.load.grad_bytes
+        return self.copies.seconds(numbers * size)
 
     def delay(self, op: Op, source: int, destination: int) -> float:
         """Seconds until the op's activation, or its gradient, lies on the other rank."""

@@ -72,6 +72,10 @@ class MeasuredCosts:
         """Our decoder has no fused pairs."""
         return None
 
+    def shard_ticks(self, op: Op) -> float:
+        """Seconds that an UNSHARD or a REDUCE_GRAD takes."""
+        raise PlanError(f"no measured time of {op}: simulate the order without sharding")
+
     def delay(self, op: Op, source: int, destination: int) -> float:
         """Seconds until the op's activation, or its gradient, lies on the other rank."""
         if source == destination:

@@ -16,7 +16,8 @@ class UniformCosts:
     stage (all layers of a rank), a full backward `B` takes `input_grad + weight_grad`. `comm` is
     the latency of one message between two ranks, not divided. `recompute` is the time of R
     (None: that of a forward), `pair` that of a fused pair of F and B or I (None: no pair is
-    fused). All in the user's own unit.
+    fused). `gather` and `reduce` are the times to gather the weights of one full stage from its
+    shards and to reduce their gradients; a chunk's are its share. All in the user's own unit.
 
     Memory counts activations conservatively (arXiv:2405.15362): F adds its share, B or W frees
     it, I frees nothing; the unit is one full micro-batch on one full stage. Where an R makes the
@@ -39,6 +40,7 @@ class UniformCosts:
         "_pairs",
         "_problem",
         "_saved",
+        "_shard_ticks",
         "_ticks",
         "cell_bytes",
         "tick_s",
@@ -55,6 +57,8 @@ class UniformCosts:
         recompute: Number | None = None,
         pair: Number | None = None,
         saved: Number = 0,
+        gather: Number = 0,
+        reduce: Number = 0,
     ) -> None:
         times = {
             Kind.F: _exact("forward", forward),
@@ -71,13 +75,18 @@ class UniformCosts:
             {} if pair is None else {k: _exact("pair", pair) * share for k, share in shares.items()}
         )
         kept = {k: _exact("saved", saved) * share for k, share in shares.items()}
-        times_of = (latency, *exact.values(), *both.values())
+        shards = {
+            Kind.UNSHARD: _exact("gather", gather) / problem.chunks,
+            Kind.REDUCE_GRAD: _exact("reduce", reduce) / problem.chunks,
+        }
+        times_of = (latency, *exact.values(), *both.values(), *shards.values())
         ticks = lcm(*(time.denominator for time in times_of))
         cells = lcm(*(share.denominator for share in (*shares.values(), *kept.values())))
         self._problem = problem
         self._ticks = {key: int(time * ticks) for key, time in exact.items()}
         self._pairs = {count: int(time * ticks) for count, time in both.items()}
         self._comm = int(latency * ticks)
+        self._shard_ticks = {kind: int(time * ticks) for kind, time in shards.items()}
         self._cells = {count: int(share * cells) for count, share in shares.items()}
         self._saved = {count: int(share * cells) for count, share in kept.items()}
         self.tick_s = 1 / ticks
@@ -90,6 +99,10 @@ class UniformCosts:
     def pair_ticks(self, first: Op, second: Op) -> int | None:
         """Ticks of a fused pair; None: as two ops."""
         return self._pairs.get(self._problem.segments_of(first.mb))
+
+    def shard_ticks(self, op: Op) -> int:
+        """Ticks that an UNSHARD or a REDUCE_GRAD takes."""
+        return self._shard_ticks[op.kind]
 
     def delay(self, op: Op, source: int, destination: int) -> int:
         """Ticks from the end of `op` until its result lies on the other rank."""

@@ -17,6 +17,7 @@ from longpipe.ir.kind import INPUT_GRAD as INPUT_GRAD
 from longpipe.ir.kind import MESSAGES as MESSAGES
 from longpipe.ir.kind import RECEIVES as RECEIVES
 from longpipe.ir.kind import SENDS as SENDS
+from longpipe.ir.kind import SHARDING as SHARDING
 from longpipe.ir.kind import WEIGHT_GRAD as WEIGHT_GRAD
 from longpipe.ir.kind import Kind as Kind
 from longpipe.ir.op import Op as Op

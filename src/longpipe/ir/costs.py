@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from longpipe.ir.kind import WEIGHT_GRAD, Kind
+from longpipe.ir.kind import SHARDING, WEIGHT_GRAD, Kind
 from longpipe.ir.op import Op
 
 
@@ -39,6 +39,10 @@ class Costs(Protocol):
         """Ticks that a fused pair takes, from one start to one end; None: it runs as two ops."""
         ...
 
+    def shard_ticks(self, op: Op) -> float:
+        """Ticks that an UNSHARD or a REDUCE_GRAD takes, beside the rank's compute."""
+        ...
+
     def delay(self, op: Op, source: int, destination: int) -> float:
         """Ticks from the end of `op` until its result lies on the other rank."""
         ...
@@ -57,8 +61,9 @@ class Costs(Protocol):
 
 
 def row_memory(row: Sequence[Op], costs: Costs) -> Iterator[Memory]:
-    """Memory of each compute op of one rank's row, with recomputation taken into account.
+    """Memory of each op of one rank's row (without messages), recomputation taken into account.
 
+    Weights and their gradients are not counted: sharding ops hold nothing here.
     Where the row has an R, its F is light and R holds what the F would have held besides.
     """
     redone = {op._replace(kind=Kind.F) for op in row if op.kind is Kind.R}
@@ -68,6 +73,8 @@ def row_memory(row: Sequence[Op], costs: Costs) -> Iterator[Memory]:
         elif op.kind is Kind.R:
             forward = op._replace(kind=Kind.F)
             yield Memory(costs.holds(forward) - costs.light(forward).holds, costs.scratch(op))
+        elif op.kind in SHARDING:
+            yield Memory(0, 0)
         else:
             yield Memory(costs.holds(op), costs.scratch(op))
 
@@ -88,6 +95,10 @@ class EqualCosts:
     def pair_ticks(self, first: Op, second: Op) -> None:
         """A pair runs as two ops."""
         return None
+
+    def shard_ticks(self, op: Op) -> int:
+        """Sharding takes no time."""
+        return 0
 
     def delay(self, op: Op, source: int, destination: int) -> int:
         """Messages take no time."""

@@ -18,12 +18,14 @@ def provides(op: Op) -> Op:
 
 
 def needs(op: Op, problem: Problem) -> tuple[Op, ...]:
-    """What a compute op reads, as `provides` names it; edges over segments come second.
+    """What an op reads, as `provides` names it; edges over segments come second.
 
     F reads the output of the stage before and the keys and values (KV) of the segment before.
     I and B read their own F, the input gradient of the stage after, and the gradient of keys and
     values (dKV) from the segment after. W reads what its I queued, R the input that its F saved
     (and the KV that it left); that R comes before its I or B is a matter of their rank's row alone.
+    So is that a stage is whole where an op reads its weights: UNSHARD, RESHARD and REDUCE_GRAD read
+    no op's result.
 
     >>> from longpipe.ir import Kind, Op, Problem
     >>> two = Problem(ranks=2, microbatches=1, segments=2)
@@ -40,6 +42,8 @@ def needs(op: Op, problem: Problem) -> tuple[Op, ...]:
         return (Op(Kind.I, stage, mb, seg),)
     if kind is Kind.R:
         return (Op(Kind.F, stage, mb, seg),)
+    if kind is not Kind.B and kind is not Kind.I:
+        return ()
     found = [Op(Kind.F, stage, mb, seg)]
     if stage + 1 < problem.stages:
         found.append(Op(Kind.I, stage + 1, mb, seg))

@@ -22,6 +22,11 @@ class Kind(StrEnum):
     RECV_F = "RECV_F"  # post a receive for the stage's input
     SEND_B = "SEND_B"  # hand the gradient of the stage's input to the stage before
     RECV_B = "RECV_B"  # post a receive for the gradient of the stage's output
+    # of a stage whose weights are sharded over the ranks that hold copies of it; they name no
+    # micro-batch, so the field has the op's number among those of its kind and stage
+    UNSHARD = "UNSHARD"  # start to gather the stage's whole weights; its first reader waits
+    RESHARD = "RESHARD"  # free the whole weights
+    REDUCE_GRAD = "REDUCE_GRAD"  # start to add up the copies' gradients; each keeps its shard
 
 
 COMPUTE = frozenset({Kind.F, Kind.B, Kind.I, Kind.W, Kind.R})
@@ -30,3 +35,4 @@ WEIGHT_GRAD = frozenset({Kind.B, Kind.W})  # complete the gradient of the stage'
 SENDS = frozenset({Kind.SEND_F, Kind.SEND_B})
 RECEIVES = frozenset({Kind.RECV_F, Kind.RECV_B})
 MESSAGES = SENDS | RECEIVES
+SHARDING = frozenset({Kind.UNSHARD, Kind.RESHARD, Kind.REDUCE_GRAD})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from longpipe.ir.deps import matching
-from longpipe.ir.kind import COMPUTE
+from longpipe.ir.kind import MESSAGES
 from longpipe.ir.op import Op
 from longpipe.ir.placement import Placement
 from longpipe.ir.problem import Problem
@@ -19,7 +19,8 @@ class Schedule:
 
     No modules, no messages, no times. `rows[rank]` is what the rank runs, first to last. `pairs`
     are neighbours in a row, a forward and a backward, that a model may run as one fused pair; where
-    it has none they run one after the other.
+    it has none they run one after the other. A pass may add when to gather and reduce sharded
+    weights (`passes.add_sharding`).
     """
 
     name: str
@@ -54,6 +55,6 @@ class Program:
         return self.placement(other.stage, other.mb)
 
     def schedule(self) -> Schedule:
-        """The compute ops alone."""
-        rows = tuple(tuple(op for op in row if op.kind in COMPUTE) for row in self.rows)
+        """The same without messages."""
+        rows = tuple(tuple(op for op in row if op.kind not in MESSAGES) for row in self.rows)
         return Schedule(self.name, self.problem, self.placement, rows, self.pairs)

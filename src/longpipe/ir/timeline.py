@@ -41,4 +41,5 @@ class Timeline:
     @property
     def makespan_s(self) -> float:
         """From t = 0 to the end of the last op on any rank."""
-        return max((row[-1].end_s for row in self.rows if row), default=0.0)
+        ends = (event.end_s for row in self.rows for event in row)  # the last to end, not to start
+        return max(ends, default=0.0)

@@ -4,14 +4,17 @@ from typing import NamedTuple
 
 from longpipe.ir.costs import Costs
 from longpipe.ir.deps import needs, provides
-from longpipe.ir.kind import WEIGHT_GRAD, Kind
+from longpipe.ir.kind import SHARDING, WEIGHT_GRAD, Kind
 from longpipe.ir.op import Op
 from longpipe.ir.schedule import Schedule
 from longpipe.ir.walk import Needs, walk
 
 
 class Lane(NamedTuple):
-    """One rank's ticks, op by op; `waits` is the time for a message in flight before each op."""
+    """One rank's ticks, op by op.
+
+    `waits` is the time before each op for what is in flight: a message, or gathered weights.
+    """
 
     starts: list[float]
     ends: list[float]
@@ -24,8 +27,10 @@ def clock(schedule: Schedule, costs: Costs) -> tuple[Lane, ...]:
     An op starts when its rank has run the op before it and all that `needs` names has arrived;
     what another rank made arrives `costs.delay` after its end. Sending takes no time of its rank.
     A fused pair (see `Costs.pair_ticks`) starts when both its ops can, and both results are there
-    at its end; its lane shows the two one after the other. Time and memory grow linearly with the
-    ops. Raises ScheduleError if the order can never finish.
+    at its end; its lane shows the two one after the other. UNSHARD and REDUCE_GRAD take their
+    `costs.shard_ticks` beside the rank's compute, one after the other; a stage's next op waits for
+    its UNSHARD. Time and memory grow linearly with the ops. Raises ScheduleError if the order can
+    never finish.
 
     >>> from longpipe.ir import EqualCosts, Problem
     >>> from longpipe.schedules import build
@@ -38,9 +43,13 @@ def clock(schedule: Schedule, costs: Costs) -> tuple[Lane, ...]:
     finished: dict[Op, float] = {}  # tick by what an op provides
     free: list[float] = [0] * schedule.problem.ranks  # tick at which the rank has run the op before
     lanes = tuple(Lane([], [], []) for _ in schedule.rows)
+    shards = _Shards(schedule.problem.ranks, costs)
 
     for rank, op, needed in walk(schedule.rows, _needs(schedule, fused)):
         ready = start = free[rank]
+        if not needed and op.kind in SHARDING:
+            shards.run(lanes[rank], rank, op, start)
+            continue
         for need in needed:
             made = finished[need]
             if made > ready:  # comparisons, not max: this loop is most of the time
@@ -52,13 +61,12 @@ def clock(schedule: Schedule, costs: Costs) -> tuple[Lane, ...]:
                     if arrived > start:
                         start = arrived
         start = max(start, ready)
+        if shards.whole:
+            other = fused[op][0] if op in fused else op
+            start = max(start, shards.since(rank, op), shards.since(rank, other))
         end = done = start + costs.ticks(op)
-        if op in fused:
-            second, total = fused[op]
-            done = pair_ends[second] = start + total
-            end = min(end, done)
-        elif op in pair_ends:
-            end = done = pair_ends.pop(op)
+        if fused:
+            end, done = _pair_end(op, start, end, fused, pair_ends)
         free[rank] = end
         finished[provides(op)] = done
         lane = lanes[rank]
@@ -68,10 +76,50 @@ def clock(schedule: Schedule, costs: Costs) -> tuple[Lane, ...]:
     return lanes
 
 
+class _Shards:
+    """What runs beside each rank's compute: gathers and reductions, in the order of its row."""
+
+    def __init__(self, ranks: int, costs: Costs) -> None:
+        self._costs = costs
+        self._free: list[float] = [0] * ranks
+        self.whole: dict[tuple[int, int], float] = {}  # end of the last gather by (rank, stage)
+
+    def since(self, rank: int, op: Op) -> float:
+        """Tick from which the rank has the weights that the op reads."""
+        return self.whole.get((rank, op.stage), 0)
+
+    def run(self, lane: Lane, rank: int, op: Op, issued: float) -> None:
+        """Put the op on the lane, not before its rank comes to it at tick `issued`."""
+        start = end = issued
+        if op.kind is not Kind.RESHARD:
+            start = max(issued, self._free[rank])
+            end = self._free[rank] = start + self._costs.shard_ticks(op)
+        if op.kind is Kind.UNSHARD:
+            self.whole[rank, op.stage] = end
+        for ticks, tick in zip(lane, (start, end, 0), strict=True):
+            ticks.append(tick)
+
+
 def _fused(schedule: Schedule, costs: Costs) -> dict[Op, tuple[Op, float]]:
     """First op of each pair that the cost model fuses: the second, and the ticks of both."""
     ticks = ((pair, costs.pair_ticks(*pair)) for pair in schedule.pairs)
     return {first: (second, total) for (first, second), total in ticks if total is not None}
+
+
+def _pair_end(
+    op: Op,
+    start: float,
+    end: float,
+    fused: dict[Op, tuple[Op, float]],
+    pair_ends: dict[Op, float],
+) -> tuple[float, float]:
+    """Tick that ends the op on its lane, and that of its result: for both of a pair, the last."""
+    if op in fused:
+        second, total = fused[op]
+        pair_ends[second] = start + total
+        return min(end, start + total), start + total
+    end = pair_ends.pop(op, end)
+    return end, end
 
 
 def _needs(schedule: Schedule, fused: dict[Op, tuple[Op, float]]) -> Needs:
@@ -87,7 +135,7 @@ def _needs(schedule: Schedule, fused: dict[Op, tuple[Op, float]]) -> Needs:
 
 def makespan_ticks(lanes: tuple[Lane, ...]) -> float:
     """Ticks from 0 to the end of the last op on any rank."""
-    return max((lane.ends[-1] for lane in lanes if lane.ends), default=0)
+    return max((max(lane.ends) for lane in lanes if lane.ends), default=0)
 
 
 def cost_ticks(schedule: Schedule, lanes: tuple[Lane, ...]) -> float:

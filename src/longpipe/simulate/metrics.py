@@ -6,21 +6,22 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from longpipe.ir import COMPUTE, WEIGHT_GRAD, Event, Kind, Timeline
+from longpipe.ir import COMPUTE, SHARDING, WEIGHT_GRAD, Event, Kind, Timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
     """Where the time of one rank went that it did not compute, in seconds (or the cost's unit).
 
-    `communication_s` is time in which all work waited for was done and its message in flight;
-    None, and part of `imbalance_s`, where the Timeline does not know its waits.
+    `communication_s` is time in which all work waited for was done and its message in flight, or
+    sharded weights being gathered, or gradients reduced after the last op; None, and part of the
+    others, where the Timeline does not know its waits.
     """
 
     warm_up_s: float  # before the first op
     imbalance_s: float  # between ops, while what the next one needs is computed elsewhere
     communication_s: float | None  # between ops, while what it needs is on its way
-    cool_down_s: float  # from the last op to the makespan
+    cool_down_s: float  # from the last op, or gradient reduced, to the makespan
 
     @property
     def total_s(self) -> float:
@@ -86,7 +87,10 @@ def measure(timeline: Timeline) -> Metrics:
         span_bubble_s=tidy(span_bubble),
         span_bubble_rate=_rate(span_bubble, max(spans, default=0.0)),
         busy_s=tuple(map(tidy, busy)),
-        idle=tuple(_idle(row, timeline.waits_s is not None, makespan) for row in rows),
+        idle=tuple(
+            _idle(row, _reducing(row, events) if timeline.waits_s is not None else None, makespan)
+            for row, events in zip(rows, timeline.rows, strict=True)
+        ),
         peak_memory=_peaks(timeline),
     )
 
@@ -115,16 +119,24 @@ def _span(row: _Row) -> float:
     return max(ends) - min(starts) if starts and ends else 0.0
 
 
-def _idle(row: _Row, waits_known: bool, makespan: float) -> Idle:
+def _reducing(row: _Row, events: tuple[Event, ...]) -> float:
+    """Time after the rank's last compute op until its gradients are reduced."""
+    ends = (event.end_s for event in events if event.op.kind in SHARDING)
+    return max(max(ends, default=0.0) - row[-1][0].end_s, 0.0) if row else 0.0
+
+
+def _idle(row: _Row, reducing: float | None, makespan: float) -> Idle:
+    """By reason; `reducing` is None where the Timeline does not know its waits."""
     if not row:
-        return Idle(_tidy(makespan, makespan), 0.0, 0.0 if waits_known else None, 0.0)
+        return Idle(_tidy(makespan, makespan), 0.0, None if reducing is None else 0.0, 0.0)
     gaps = list(_gaps(row))
     flying = sum(wait for _, wait in gaps)
+    after = reducing or 0.0
     return Idle(
         warm_up_s=_tidy(row[0][0].start_s, makespan),
         imbalance_s=_tidy(sum(gap for gap, _ in gaps) - flying, makespan),
-        communication_s=_tidy(flying, makespan) if waits_known else None,
-        cool_down_s=_tidy(makespan - row[-1][0].end_s, makespan),
+        communication_s=None if reducing is None else _tidy(flying + after, makespan),
+        cool_down_s=_tidy(makespan - row[-1][0].end_s - after, makespan),
     )
 
 

@@ -11,6 +11,7 @@ from longpipe.validate.memory import validate_memory as validate_memory
 from longpipe.validate.messages import check_messages
 from longpipe.validate.order import check_order, check_recompute
 from longpipe.validate.pairs import check_pairs
+from longpipe.validate.sharding import check_sharding
 from longpipe.validate.spec import check_spec
 
 
@@ -34,6 +35,7 @@ def validate(what: Schedule | Program, *, buffers: int = 0) -> None:
         raise ProblemError(f"buffers counts messages under way, at least 0, got {buffers}")
     check_spec(what)
     places = check_complete(what)
+    check_sharding(what)
     if isinstance(what, Schedule):
         check_order(what, places)
         check_pairs(what, places)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from longpipe.errors import ScheduleError
-from longpipe.ir import COMPUTE, SENDS, Kind, Op, Program, matching, needs, walk
+from longpipe.ir import COMPUTE, MESSAGES, SENDS, Kind, Op, Program, matching, needs, walk
 from longpipe.validate.complete import Places
 
 
@@ -27,7 +27,7 @@ def check_channels(program: Program, places: Places) -> Channels:
     placement = program.placement
     for rank, row in enumerate(program.rows):
         for op in row:
-            if op.kind in COMPUTE:
+            if op.kind not in MESSAGES:
                 continue
             other = matching(op)
             peer = placement(other.stage, other.mb)

@@ -3,17 +3,18 @@
 from collections import Counter
 
 from longpipe.errors import ScheduleError
-from longpipe.ir import Kind, Op, Problem, Program, Schedule, provides
+from longpipe.ir import SHARDING, Kind, Op, Problem, Program, Schedule, provides
 
 Places = dict[Op, int]
-"""Position of each op in the row of its rank, under the name that `provides` gives it."""
+"""Position of each compute op or message in its rank's row, under what it `provides`."""
 
 
 def check_complete(what: Schedule | Program) -> Places:
     """Nothing out of place, nothing twice, nothing missing; raise ScheduleError if not.
 
     Each (stage, mb, seg) needs F once, and either B once, or I and W once each. Messages are
-    checked for range, rank and duplicates here, and for the rest in `messages`.
+    checked for range, rank and duplicates here, and for the rest in `messages`; sharding ops, which
+    name no micro-batch, in `sharding`.
     """
     places = _place(what)
     if not _adds_up(what, places):
@@ -45,6 +46,8 @@ def _place(what: Schedule | Program) -> Places:
     places: Places = {}
     for rank, row in enumerate(what.rows):
         for position, op in enumerate(row):
+            if op.kind in SHARDING:
+                continue
             _, stage, mb, seg = op
             if not (
                 0 <= stage < problem.stages

@@ -1,13 +1,15 @@
 """Which kinds may stand in a Schedule and in a Program, and whether the placement is total."""
 
 from longpipe.errors import ScheduleError
-from longpipe.ir import COMPUTE, MESSAGES, Program, Schedule
+from longpipe.ir import COMPUTE, MESSAGES, SHARDING, Program, Schedule
 
 
 def check_spec(what: Schedule | Program) -> None:
     """Rows, placement and kinds fit the Problem and the level; raise ScheduleError if not."""
     _check_shape(what)
-    legal = COMPUTE | MESSAGES if isinstance(what, Program) else COMPUTE
+    legal = COMPUTE | SHARDING
+    if isinstance(what, Program):
+        legal |= MESSAGES
     for rank, row in enumerate(what.rows):
         for position, op in enumerate(row):
             if op.kind not in legal:

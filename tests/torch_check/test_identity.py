@@ -25,6 +25,20 @@ def torch_rows(schedule: str, ranks: int, microbatches: int, chunks: int) -> lis
     return [[str(action) for action in order[rank] if action is not None] for rank in range(ranks)]
 
 
+def torch_dualpipe_v(ranks: int, microbatches: int) -> tuple[list[list[str]], set[tuple[str, ...]]]:
+    """The text of torch's ops, each pair as its two, and of its pairs."""
+    stage = mock.create_autospec(PipelineStage, instance=True)
+    stage.group_rank, stage.group_size, stage.submod = 0, ranks, None
+    stage.num_stages = 2 * ranks
+    order = theirs.ScheduleDualPipeV([stage] * 2, microbatches).pipeline_order
+    cells = [
+        [tuple(map(str, action.sub_actions or (action,))) for action in order[rank] if action]
+        for rank in range(ranks)
+    ]
+    pairs = {cell for row in cells for cell in row if len(cell) == 2}
+    return [[action for cell in row for action in cell] for row in cells], pairs
+
+
 def text(rows: Rows) -> list[list[str]]:
     return [[str(op) for op in row] for row in rows]
 
@@ -97,3 +111,14 @@ def test_gpipe_is_torchs(ranks: int, microbatches: int) -> None:
         for rank in range(ranks)
     ]
     assert text(build("gpipe", Problem(ranks, microbatches)).rows) == wanted
+
+
+@pytest.mark.parametrize(
+    ("ranks", "microbatches"),
+    [(1, 2), (1, 3), (2, 4), (2, 7), (3, 7), (4, 8), (4, 10), (5, 12), (8, 16), (8, 21), (16, 32)],
+)
+def test_dualpipe_v_is_torchs_with_its_pairs(ranks: int, microbatches: int) -> None:
+    ours = build("dualpipe-v", Problem(ranks, microbatches, chunks=2))
+    rows, pairs = torch_dualpipe_v(ranks, microbatches)
+    assert text(ours.rows) == rows
+    assert {(str(first), str(second)) for first, second in ours.pairs} == pairs

@@ -1,6 +1,7 @@
 """Pictures, comparison, trace files: what they show, and that they stay readable at any size."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +10,7 @@ import pytest
 
 from longpipe import Event, LongpipeError, Op, Problem, Timeline, UniformCosts, build, simulate
 from longpipe.errors import DataError
+from longpipe.passes import add_sharding
 from longpipe.view import (
     chrome_trace,
     compare,
@@ -233,3 +235,24 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 def test_json_without_file() -> None:
     """For those who keep timelines elsewhere."""
     assert timelines_from_json(timelines_to_json([])) == ()
+
+
+def test_gathers_and_reductions_are_drawn_beside_the_ops() -> None:
+    """A bar below the ops, a thread of their own; the text picture has the compute alone."""
+    problem = Problem(2, 2, chunks=3)
+    sharded = add_sharding(build("looped-bfs", problem))
+    timeline = simulate(sharded, UniformCosts(problem, gather=1, reduce=1))
+    kinds = [event.op.kind.value for row in timeline.rows for event in row]
+    svg = re.search(r"<svg.*?</svg>", html_page([timeline]), re.DOTALL)
+    assert svg
+    boxes = [box.get("class") for box in ElementTree.fromstring(svg[0]).iter("rect")]
+    for kind in ("UNSHARD", "REDUCE_GRAD"):
+        assert boxes.count(kind) == kinds.count(kind) > 0
+    slices = [e for e in json.loads(chrome_trace([timeline]))["traceEvents"] if e["ph"] == "X"]
+    beside = {e["tid"] for e in slices if e["cat"] in ("UNSHARD", "RESHARD", "REDUCE_GRAD")}
+    assert beside == {2, 3}
+    assert {e["tid"] for e in slices} - beside == {0, 1}
+    lines = picture(timeline).splitlines()
+    assert "UNSHARD" not in picture(timeline)
+    assert len({len(line.split()) for line in lines[1:]}) == 1
+    assert lines[1].split()[-1] == "."  # the last gradients are on their way

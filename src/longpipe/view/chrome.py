@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from longpipe.ir import INPUT_GRAD, Event, Kind, Op, Timeline, message_of, provides
+from longpipe.ir import INPUT_GRAD, SHARDING, Event, Kind, Op, Timeline, message_of, provides
 
 Record = dict[str, Any]
 
@@ -14,7 +14,8 @@ _MICROSECONDS = 1e6  # the format counts in them
 def chrome_trace(timelines: Sequence[Timeline]) -> str:
     """JSON text: a process for each timeline, a thread for each rank, an arrow for each message.
 
-    The memory of a rank, where known, is a counter beside its ops.
+    Gathers and reductions of sharded weights, which run beside the ops, have a thread of their
+    own. The memory of a rank, where known, is a counter beside its ops.
     """
     events = [
         record for pid, timeline in enumerate(timelines) for record in _records(pid, timeline)
@@ -27,9 +28,13 @@ def _records(pid: int, timeline: Timeline) -> Iterator[Record]:
     yield _meta(pid, 0, "process_name", name)
     for rank, row in enumerate(timeline.rows):
         yield _meta(pid, rank, "thread_name", f"rank {rank}")
+        beside = timeline.ranks + rank
+        if any(event.op.kind in SHARDING for event in row):
+            yield _meta(pid, beside, "thread_name", f"rank {rank}: sharded weights")
         for event in row:
-            yield _slice(pid, rank, event)
-            if event.memory is not None:
+            sharding = event.op.kind in SHARDING
+            yield _slice(pid, beside if sharding else rank, event)
+            if event.memory is not None and not sharding:
                 yield _memory(pid, rank, event)
     yield from _arrows(pid, timeline)
 

@@ -5,13 +5,13 @@ from html import escape
 from itertools import count, takewhile
 from math import floor, log10
 
-from longpipe.ir import COMPUTE, Event, Op, Timeline
+from longpipe.ir import COMPUTE, SHARDING, Event, Op, Timeline
 from longpipe.simulate import Metrics, measure
 from longpipe.view.html_style import KINDS, page
 from longpipe.view.quantity import short
 
 _LEFT, _RIGHT, _PLOT = 44, 96, 1060  # units of the drawing: label, numbers, time axis
-_OP, _MEMORY, _GAP = 26, 22, 8  # heights: an op, a memory track, between ranks
+_OP, _SHARD, _MEMORY, _GAP = 26, 6, 22, 8  # heights: op, gathers, memory, between ranks
 _LETTER = 6.2  # width of a letter of an op's name
 
 
@@ -62,7 +62,9 @@ def _legend(timelines: Sequence[Timeline]) -> str:
 def _drawing(timeline: Timeline, metrics: Metrics, until: float) -> str:
     """All ranks of one timeline as an SVG, from 0 to `until`."""
     highest = max(metrics.peak_memory or (0.0,))
-    height_of_rank = _OP + (_MEMORY if highest else 0) + _GAP
+    sharded = any(event.op.kind in SHARDING for row in timeline.rows for event in row)
+    below = _OP + (_SHARD if sharded else 0)
+    height_of_rank = below + (_MEMORY if highest else 0) + _GAP
     height = timeline.ranks * height_of_rank + 20
     parts = list(_axis(until, height))
     for rank, row in enumerate(timeline.rows):
@@ -74,12 +76,13 @@ def _drawing(timeline: Timeline, metrics: Metrics, until: float) -> str:
             for event, wait in zip(row, waits, strict=True)
             if event.op.kind in COMPUTE
         )
+        parts += (_shard(event, top + _OP, until) for event in row if event.op.kind in SHARDING)
         idle = metrics.idle[rank].total_s / (metrics.makespan_s or 1.0)
         parts.append(_note(top + 17, f"idle {idle:.1%}"))
         if highest and metrics.peak_memory:
-            parts.append(_memory(row, top + _OP, until, highest))
+            parts.append(_memory(_computes(row), top + below, until, highest))
             peak = short(metrics.peak_memory[rank])
-            parts.append(_note(top + _OP + 16, f"peak {peak}"))
+            parts.append(_note(top + below + 16, f"peak {peak}"))
     box = f"0 0 {_LEFT + _PLOT + _RIGHT} {height}"
     most = max(map(len, timeline.rows), default=0)
     border = min(0.8, 60 / (most or 1))  # many thin ops would be all border
@@ -121,6 +124,20 @@ def _op(event: Event, wait_s: float, top: float, until: float) -> str:
     if label:
         drawn += f'<text class="op" x="{(x + stop) / 2:.2f}" y="{top + 17}">{label}</text>'
     return drawn
+
+
+def _computes(row: Sequence[Event]) -> list[Event]:
+    return [event for event in row if event.op.kind in COMPUTE]
+
+
+def _shard(event: Event, top: float, until: float) -> str:
+    """A gather or reduction, which runs beside the ops, as a thin bar below them."""
+    x, stop = _x(event.start_s, until), _x(event.end_s, until)
+    return (
+        f'<rect class="{event.op.kind.value}" x="{x}" y="{top + 1}" width="{stop - x:.2f}"'
+        f' height="{_SHARD - 1}"><title>{event.op}\n{short(event.start_s)} to '
+        f"{short(event.end_s)}</title></rect>"
+    )
 
 
 def _names(op: Op) -> tuple[str, str]:

@@ -2,7 +2,15 @@
 
 from string import Template
 
-KINDS = {"F": "forward", "B": "backward", "I": "input gradient", "W": "weight gradient"}
+KINDS = {
+    "F": "forward",
+    "B": "backward",
+    "I": "input gradient",
+    "W": "weight gradient",
+    "R": "recompute",
+    "UNSHARD": "weights gathered",
+    "REDUCE_GRAD": "gradients reduced",
+}
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -11,10 +19,12 @@ _PAGE = Template("""<!doctype html>
 <title>$title</title>
 <style>
 :root { color-scheme: light dark; --back: #fff; --text: #1c2330; --faint: #667085; --line: #d8dde6;
-  --F: #8fb8ee; --B: #83cfa0; --I: #86d3cf; --W: #f0bd78; --wait: #e5484d; --memory: #a79be0; }
+  --F: #8fb8ee; --B: #83cfa0; --I: #86d3cf; --W: #f0bd78; --R: #d3dc7f;
+  --UNSHARD: #5b8def; --REDUCE_GRAD: #d9822b; --wait: #e5484d; --memory: #a79be0; }
 @media (prefers-color-scheme: dark) {
   :root { --back: #14181f; --text: #e4e8ef; --faint: #98a2b3; --line: #323a47;
-    --F: #2f67ad; --B: #2c7f4f; --I: #24807b; --W: #9b6a1f; --wait: #e5484d; --memory: #6658b5; } }
+    --F: #2f67ad; --B: #2c7f4f; --I: #24807b; --W: #9b6a1f; --R: #77802a;
+    --UNSHARD: #4a7be0; --REDUCE_GRAD: #c9741f; --wait: #e5484d; --memory: #6658b5; } }
 body { margin: 24px; background: var(--back); color: var(--text);
   font: 14px/1.45 system-ui, sans-serif; }
 h1 { font-size: 20px; margin: 0 0 12px; }
@@ -29,6 +39,9 @@ svg rect { stroke: var(--back); }
 .B { fill: var(--B); background: var(--B); }
 .I { fill: var(--I); background: var(--I); }
 .W { fill: var(--W); background: var(--W); }
+.R { fill: var(--R); background: var(--R); }
+.UNSHARD { fill: var(--UNSHARD); background: var(--UNSHARD); }
+.REDUCE_GRAD { fill: var(--REDUCE_GRAD); background: var(--REDUCE_GRAD); }
 .odd { fill-opacity: .72; }
 .wait { fill: var(--wait); background: var(--wait); opacity: .45; }
 .memory { fill: var(--memory); background: var(--memory); opacity: .55; }

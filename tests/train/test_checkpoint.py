@@ -18,7 +18,7 @@ from longpipe.errors import CheckpointError, DataError
 from longpipe.train.checkpoint import latest, load, resume, save, training_tensors
 from longpipe.train.config import OptimConfig
 from longpipe.train.manifest import TrainState, read_manifest
-from longpipe.train.optim import build_adamw, clip_grad_norm
+from longpipe.train.optim import build_adamw, clip, norm_of, sum_of_squares
 from longpipe.train.together import on_all, on_first
 
 torch.set_num_threads(1)
@@ -114,7 +114,7 @@ class Run:
             )
             loss = total / batch.global_valid_tokens
             loss.backward()  # type: ignore[no-untyped-call]
-            clip_grad_norm(self.held, 1.0)
+            clip(self.held, norm_of([sum_of_squares(self.held)]), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
             losses.append(float(loss.detach()))

@@ -123,6 +123,7 @@ class Executor:
             )
         progress = self._progress
         progress.row = self._row
+        progress.position = 0
         progress.step += 1
         progress.step_runs = True
         with self._blaming():

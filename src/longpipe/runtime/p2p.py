@@ -12,10 +12,6 @@ from longpipe.errors import RunError
 from longpipe.ir import Program
 from longpipe.runtime.transport import Direction, Handle, Transport, edges_of
 
-# Messages of one tag between two ranks arrive in order, those of different tags do not wait for
-# each other: a tag per direction makes the channels that `Transport` promises.
-_TAGS = {Direction.F: 1, Direction.B: 2}
-
 
 class _Outgoing:
     """Waits for the sends of one channel in a thread and drops each buffer once it has arrived.
@@ -55,24 +51,31 @@ class GlooTransport:
     """CPU tensors over gloo.
 
     `ranks[r]` is the global rank of the pipeline's rank r; `group` a gloo group that holds them
-    (None: the default group).
+    (None: the default group). Another transport over the same group needs another `lane`.
     """
 
-    def __init__(self, ranks: Sequence[int], group: dist.ProcessGroup | None = None) -> None:
+    def __init__(
+        self, ranks: Sequence[int], group: dist.ProcessGroup | None = None, *, lane: int = 0
+    ) -> None:
         self._ranks = tuple(ranks)
         self._group = group
+        # Messages of one tag between two ranks arrive in order, those of different tags do not wait
+        # for each other: a tag per direction makes the channels that `Transport` promises.
+        self._tags = {Direction.F: 2 * lane + 1, Direction.B: 2 * lane + 2}
         self._outgoing: dict[tuple[int, Direction], _Outgoing] = {}
 
     def post_receive(self, source: int, direction: Direction, buffer: torch.Tensor) -> Handle:
         """See `Transport`."""
-        work = dist.irecv(buffer, self._ranks[source], group=self._group, tag=_TAGS[direction])
+        work = dist.irecv(buffer, self._ranks[source], group=self._group, tag=self._tags[direction])
         assert work is not None, "this process is not in the pipeline's group"
         return work
 
     def send(self, destination: int, direction: Direction, tensor: torch.Tensor) -> None:
         """See `Transport`."""
         tensor = tensor.contiguous()
-        work = dist.isend(tensor, self._ranks[destination], group=self._group, tag=_TAGS[direction])
+        work = dist.isend(
+            tensor, self._ranks[destination], group=self._group, tag=self._tags[direction]
+        )
         assert work is not None, "this process is not in the pipeline's group"
         outgoing = self._outgoing.get((destination, direction))
         if outgoing is None:

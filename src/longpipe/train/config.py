@@ -138,6 +138,10 @@ class OptimConfig(Section):
     """Rate at the end of the decay, as a share of lr."""
     clip_norm: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient over all parameters; 0: no clipping."""
+    post_validation: bool = False
+    """Step before all ranks have told their norm; an update that was wrong is taken back."""
+    post_validation_after: NonNegativeInt = 10
+    """Steps in a row without clipping before ranks step without waiting (post_validation)."""
 
     @validator(mode="after")
     def _betas_in_range(self) -> Self:

@@ -7,6 +7,8 @@ _HARMLESS = frozenset(
     {
         "data.cache_dir",
         "pipeline.group",
+        "optim.post_validation",
+        "optim.post_validation_after",
         *(f"tune.{name}" for name in ("every", "groups", "memory_bytes", "hysteresis")),
         *(
             f"train.{name}"

@@ -1,10 +1,9 @@
 """AdamW, its learning rate, and clipping by the norm over all ranks."""
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import AdamW
@@ -89,37 +88,40 @@ def set_learning_rate(optimizer: AdamW, lr: float) -> None:
         group["lr"] = lr
 
 
-def clip_grad_norm(
-    parameters: Mapping[str, Parameter],
-    max_norm: float,
-    *,
-    group: dist.ProcessGroup | None = None,
-    counted_elsewhere: Set[str] = frozenset(),
+def sum_of_squares(
+    parameters: Mapping[str, Parameter], counted_elsewhere: Set[str] = frozenset()
 ) -> float:
-    """Scale the gradients of all ranks so that their common 2-norm is at most `max_norm`.
+    """This rank's part of the squared 2-norm of the gradient over all ranks; see `norm_of`.
 
-    Every rank of the group must call this, and every rank gets the same float. Squares are summed
-    in float64: a float32 sum over ten million elements is off by a thousandth.
-
-    Args:
-        parameters: this rank's, by name; those without a gradient count nothing.
-        max_norm: 0: do not scale.
-        group: ranks that hold the rest of the model; None: this process holds all of it.
-        counted_elsewhere: names of tied parameters whose summed gradient another rank counts; they
-            are scaled here but not counted again.
-
-    Returns:
-        The norm before scaling. If it is not finite no gradient has been touched.
+    Summed in float64: a float32 sum over ten million elements is off by a thousandth. Parameters
+    without a gradient count nothing, nor do those `counted_elsewhere`: tied ones whose summed
+    gradient another rank counts.
     """
-    grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-    squares = [_sum_of_squares(g) for name, g in grads.items() if name not in counted_elsewhere]
-    device = next((p.device for p in parameters.values()), torch.device("cpu"))
-    local = torch.stack(squares).sum() if squares else torch.zeros((), dtype=torch.float64)
-    norm = math.sqrt(_sum_over_ranks(local.to(device), group))
+    squares = [
+        _sum_of_squares(p.grad)
+        for name, p in parameters.items()
+        if p.grad is not None and name not in counted_elsewhere
+    ]
+    return float(torch.stack(squares).sum()) if squares else 0.0
+
+
+def norm_of(squares: Iterable[float]) -> float:
+    """The 2-norm from the `sum_of_squares` of the ranks.
+
+    The sum is rounded once, at its end: the same bits on every rank and in every run.
+    """
+    return math.sqrt(math.fsum(squares))
+
+
+def clip(parameters: Mapping[str, Parameter], norm: float, max_norm: float) -> None:
+    """Scale this rank's gradients so that `norm`, over all ranks, becomes at most `max_norm`.
+
+    With `max_norm` 0, or a norm that is not finite, no gradient is touched.
+    """
     if max_norm and math.isfinite(norm) and norm > max_norm:
-        for grad in grads.values():
-            grad.mul_(max_norm / norm)
-    return norm
+        for parameter in parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.mul_(max_norm / norm)
 
 
 def _progress(step: int, begin: int, length: int) -> float:
@@ -132,12 +134,3 @@ def _sum_of_squares(grad: Tensor) -> Tensor:
         wide = piece.double()
         total += torch.dot(wide, wide)
     return total
-
-
-def _sum_over_ranks(local: Tensor, group: dist.ProcessGroup | None) -> float:
-    """Gathered, then added in rank order: the same bits on every rank and in every run."""
-    if group is None:
-        return float(local)
-    parts = [torch.zeros_like(local) for _ in range(group.size())]
-    dist.all_gather(parts, local, group=group)
-    return math.fsum(torch.stack(parts).tolist())

@@ -13,7 +13,7 @@ from longpipe.runtime import Boundary, Executor, Transport
 from longpipe.runtime.agree import agree, facts_of
 from longpipe.runtime.delayed import DelayedTransport
 from longpipe.runtime.launch import Launch, World, launch
-from longpipe.runtime.p2p import transport_for
+from longpipe.runtime.p2p import GlooTransport, transport_for
 from longpipe.runtime.trace import clock_offset_s
 from longpipe.simulate import measure
 from longpipe.train.candidates import first_group
@@ -35,6 +35,7 @@ from longpipe.train.metrics import (
 from longpipe.train.optim import build_adamw
 from longpipe.train.part import COMPUTE, Part, build_part
 from longpipe.train.peers import Peers
+from longpipe.train.post_validation import PostValidation
 from longpipe.train.predict import Forecast, forecasts
 from longpipe.train.report import (
     describe_candidates,
@@ -46,6 +47,7 @@ from longpipe.train.report import (
 )
 from longpipe.train.trainer import Trainer
 from longpipe.train.tuner import Tuner, Way
+from longpipe.train.update import Update
 
 
 def train(job: Job, *, joins: bool = False) -> str | None:
@@ -85,6 +87,7 @@ class _Rank:
     sample: Batch
     boundary: Boundary
     transport: Transport
+    chain: Transport  # for the rows of post-validation
 
 
 def run_rank(world: World, job: Job) -> str | None:
@@ -131,6 +134,7 @@ def _run(world: World, job: Job) -> str | None:
         return report
     finally:
         rank.transport.close()
+        rank.chain.close()
 
 
 def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
@@ -167,8 +171,10 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
     )
     agree(world.store, world.rank, world.ranks, facts)
     transport = transport_for(program, world.rank, range(world.ranks), world.device)
+    chain: Transport = GlooTransport(range(world.ranks), peers.group, lane=1)
     if config.train.send_delay_s:
         transport = DelayedTransport(transport, config.train.send_delay_s)
+        chain = DelayedTransport(chain, config.train.send_delay_s)
     return _Rank(
         world=world,
         job=job,
@@ -183,6 +189,7 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
         ),
         boundary=boundary,
         transport=transport,
+        chain=chain,
     )
 
 
@@ -231,6 +238,7 @@ def _resume(rank: _Rank) -> int:
 
 def _trainer(rank: _Rank, by_group: Mapping[int, Forecast], interrupt: Interrupt) -> Trainer:
     job, world = rank.job, rank.world
+    update = Update(job, rank.peers, rank.part, rank.optimizer, rank.narrator.say)
     tuner, group = None, first_group(job.config)
     if job.layout.candidates:
         ways = {
@@ -250,7 +258,24 @@ def _trainer(rank: _Rank, by_group: Mapping[int, Forecast], interrupt: Interrupt
         predicted_bubble=measure(by_group[group].predicted).global_bubble_rate,
         clock_offset_s=clock_offset_s(world.store, world.rank, world.ranks),
         interrupt=interrupt,
+        update=update,
+        post=_post_validation(rank, update),
         tuner=tuner,
+    )
+
+
+def _post_validation(rank: _Rank, update: Update) -> PostValidation | None:
+    optim, peers = rank.job.config.optim, rank.peers
+    if not optim.post_validation:
+        return None
+    if peers.ranks == 1:
+        rank.narrator.say(
+            "optim.post_validation: one rank waits for no other, so it changes nothing"
+        )
+        return None
+    tensors = training_tensors(rank.part.parameters, rank.optimizer)
+    return PostValidation.over(
+        peers, rank.chain, update, tensors.values(), after=optim.post_validation_after
     )
 
 

@@ -1,6 +1,5 @@
 """The steps of a run, as one rank sees them."""
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,25 +9,36 @@ from torch.optim import AdamW
 
 from longpipe.cost.flops import training_flops_per_token
 from longpipe.data import Loader
-from longpipe.errors import RunError
-from longpipe.ir import Program, Timeline
+from longpipe.ir import Event, Program, Timeline
+from longpipe.model import MicroBatch
 from longpipe.runtime import Executor, StepResult
+from longpipe.runtime.early import early_ops
 from longpipe.runtime.launch import World
 from longpipe.runtime.trace import gather_timeline
 from longpipe.simulate import measure, title
-from longpipe.train.checkpoint import latest, save, training_tensors
+from longpipe.train.checkpoint import save, training_tensors
 from longpipe.train.interrupt import Interrupt
 from longpipe.train.job import Job
 from longpipe.train.manifest import TrainState
 from longpipe.train.metrics import MetricsLog, StepMetrics, peak_memory_bytes
-from longpipe.train.optim import clip_grad_norm, learning_rate, set_learning_rate
+from longpipe.train.optim import learning_rate, sum_of_squares
 from longpipe.train.part import Part, microbatches
 from longpipe.train.peers import Peers
+from longpipe.train.post_validation import PostValidation
 from longpipe.train.tuner import Tuner
+from longpipe.train.update import Outcome, Ran, Row, Update
 
 # The report shows a typical one of the last steps, not an outlier; bounded, for memory's sake.
 _KEPT_TIMELINES = 64
 _KEPT_EVENTS = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """The times of a step that are to be told, on this rank."""
+
+    step_s: float
+    events: tuple[Event, ...]
 
 
 @dataclass(slots=True)
@@ -37,7 +47,8 @@ class Trainer:
 
     `say` speaks to people, on one rank; `clock_offset_s` brings this rank's times onto rank 0's
     clock. Rank 0 keeps the measured timelines of the last steps that were logged, all of them of
-    the program that runs now; a `tuner` may change it between steps.
+    the program that runs now; a `tuner` may change it between steps. With `post` a step may begin,
+    by its early forwards, before the update of the step before is settled.
     """
 
     job: Job
@@ -51,15 +62,23 @@ class Trainer:
     predicted_bubble: float
     clock_offset_s: float
     interrupt: Interrupt
+    update: Update
+    post: PostValidation | None = None
     tuner: Tuner | None = None
     program: Program = field(init=False)
     measured: deque[Timeline] = field(init=False)
+    _early: int = 0
+    _timed: _Timed | None = None
     _stops: bool = False
 
     def __post_init__(self) -> None:
-        self.program = self.job.layout.program
+        self._take(self.job.layout.program)
         ops = sum(map(len, self.program.rows))
         self.measured = deque(maxlen=max(1, min(_KEPT_TIMELINES, _KEPT_EVENTS // ops)))
+
+    def _take(self, program: Program) -> None:
+        self.program = program
+        self._early = early_ops(program)[self.world.rank] if self.post is not None else 0
 
     def run(self, log: MetricsLog, done: int) -> int:
         """Go on after `done` steps until the run's end or an interrupt; return the steps done.
@@ -71,57 +90,91 @@ class Trainer:
         train = self.job.config.train
         step = done
         while step < train.steps and not self._stops:
-            step += 1
-            metrics = self._step(step)
-            if metrics is not None:
-                log.write(metrics)
+            due = step + 1 == train.steps
+            if train.checkpoint_every:
+                due = due or (step + 1) % train.checkpoint_every == 0
+            step += self._step(step + 1, log, settle=due or self._tunes(step + 1))
             if self._tunes(step):
                 self._tune(step, log)
-            due = train.checkpoint_every and step % train.checkpoint_every == 0
-            if due or self._stops or step == train.steps:
+            if due or self._stops:
                 self._save(step)
+        if self.post is not None:
+            self.say(self.post.summary())
         return step
 
-    def _step(self, step: int) -> StepMetrics | None:
-        """Step number `step`, the first is 1; its metrics on rank 0, if it is one to log."""
+    def _step(self, step: int, log: MetricsLog, *, settle: bool) -> bool:
+        """Step number `step`, the first is 1; False if the run ends with the one before.
+
+        With `settle` its update is made, and known to be right, when this returns.
+        """
         config = self.job.config
         started_s = perf_counter()
+        place = self.loader.state()
         batch = self.loader.next_batch(config.pipeline.microbatches, config.train.microbatch_size)
-        scale = 1.0 / max(1, batch.global_valid_tokens)
+        lr = learning_rate(step - 1, config.optim, config.train.steps)
+        ran = Ran(step, 1.0 / max(1, batch.global_valid_tokens), lr)
+        self._begin(microbatches(batch, self.world.device), ran.scale, log)
+        if self._stops:
+            self.loader.load_state(place)
+            return False
         self.part.zero_gradients()
-        result = self.executor.run_step(microbatches(batch, self.world.device), scale)
+        result = self.executor.finish()
+        row = self._row(step, result)
+        if self.post is None:
+            outcome: Outcome | None = self.update.together(ran, row)
+        else:
+            outcome = self.post.end(ran, row, settle=settle)
+        step_s = perf_counter() - started_s
+        self._stops = outcome is not None and outcome.asked
+        told = self._logged(step) or self._tunes(step)
+        self._timed = _Timed(step_s, result.events()) if told else None
+        if self._timed is not None and self.world.rank:
+            self._timeline(step, self._timed)
+        if outcome is not None:
+            self._report(outcome, log)
+        return True
+
+    def _begin(self, made: list[MicroBatch], scale: float, log: MetricsLog) -> None:
+        """Start the ops of a step; settle the step before on the way, if it is pending."""
+        post = self.post
+        if post is None or post.pending is None:
+            self.executor.begin(made, scale)
+            return
+        self.executor.begin(made, scale, self._early)
+        outcome = post.hear()
+        again = not post.stands(outcome)
+        self._stops = outcome.asked
+        if again or self._stops:
+            self.executor.drop()
+        post.settle(outcome)
+        self._report(outcome, log)
+        if again and not self._stops:
+            self.executor.begin(made, scale)
+
+    def _row(self, step: int, result: StepResult) -> Row:
         with self.peers.waiting(f"the gradients of step {step}"):
             self.part.sum_tied()
-            norm = clip_grad_norm(
-                self.part.parameters,
-                config.optim.clip_norm,
-                group=self.peers.group,
-                counted_elsewhere=self.part.counted_elsewhere,
-            )
-        loss_sum = 0.0 if result.loss_sum is None else float(result.loss_sum)
-        mine = (loss_sum, float(peak_memory_bytes(self.world.device)), float(self.interrupt.asked))
-        shared = self.peers.share(mine, f"the loss of step {step}")
-        losses, peaks, asked = zip(*shared, strict=True)
-        self._stops = any(asked)
-        loss = sum(losses) * scale
-        lr = learning_rate(step - 1, config.optim, config.train.steps)
-        if math.isfinite(loss) and math.isfinite(norm):
-            set_learning_rate(self.optimizer, lr)
-            self.optimizer.step()
-            self.part.refresh()
-        else:
-            self._not_finite(step, loss, norm)
-        logged = not step % config.train.log_every or step == config.train.steps or self._stops
-        if not logged and not self._tunes(step):
-            return None
-        step_s = perf_counter() - started_s
-        timeline = self._timeline(step, result)
-        if timeline is None:
-            return None
+        return Row(
+            square=sum_of_squares(self.part.parameters, self.part.counted_elsewhere),
+            loss_sum=0.0 if result.loss_sum is None else float(result.loss_sum),
+            peak_bytes=float(peak_memory_bytes(self.world.device)),
+            asked=float(self.interrupt.asked),
+        )
+
+    def _logged(self, step: int) -> bool:
+        train = self.job.config.train
+        return not step % train.log_every or step == train.steps or self._stops
+
+    def _report(self, outcome: Outcome, log: MetricsLog) -> None:
+        """Keep the step's times and log it, where that is due, on rank 0."""
+        if self._timed is None or self.world.rank:
+            return
+        step = outcome.ran.step
+        timeline = self._timeline(step, self._timed)
+        assert timeline is not None, "this is rank 0"
         self.measured.append(timeline)
-        if not logged:
-            return None
-        return self._metrics(step, loss, norm, lr, step_s, int(max(peaks)))
+        if self._logged(step):
+            log.write(self._metrics(outcome, self._timed.step_s))
 
     def _tunes(self, step: int) -> bool:
         """Whether the tuner looks at the steps after this one."""
@@ -138,17 +191,18 @@ class Trainer:
         log.note(decision)
         if decision.switches:
             way = tuner.follow(decision)
-            self.program, self.executor = way.program, way.executor
+            self._take(way.program)
+            self.executor = way.executor
             self.predicted_bubble = measure(way.forecast.predicted).global_bubble_rate
             self.measured.clear()
 
-    def _timeline(self, step: int, result: StepResult) -> Timeline | None:
-        """What happened on all ranks in this step, at rank 0."""
+    def _timeline(self, step: int, timed: _Timed) -> Timeline | None:
+        """What happened on all ranks in this step, at rank 0; the others tell it."""
         program, world = self.program, self.world
         with self.peers.waiting(f"the times of step {step}"):
             found = gather_timeline(
                 program,
-                result.events(),
+                timed.events,
                 world.store,
                 world.rank,
                 key=f"step {step}",
@@ -156,56 +210,25 @@ class Trainer:
             )
         return found and replace(found, name=title(program))
 
-    def _metrics(
-        self, step: int, loss: float, norm: float, lr: float, step_s: float, peak_bytes: int
-    ) -> StepMetrics:
+    def _metrics(self, outcome: Outcome, step_s: float) -> StepMetrics:
         config, layout = self.job.config, self.job.layout
         length = config.data.sequence_length
         tokens = config.pipeline.microbatches * config.train.microbatch_size * length
         flops = tokens * training_flops_per_token(layout.shape, length)
         peak_tflops = config.train.device_tflops
         return StepMetrics(
-            step=step,
-            loss=loss,
-            grad_norm=norm,
-            lr=lr,
+            step=outcome.ran.step,
+            loss=outcome.loss,
+            grad_norm=outcome.norm,
+            lr=outcome.ran.lr,
             tokens=tokens,
             step_s=step_s,
             flops=flops,
-            peak_memory_bytes=peak_bytes,
+            peak_memory_bytes=outcome.peak_bytes,
             global_bubble_predicted=self.predicted_bubble,
             global_bubble_measured=measure(self.measured[-1]).global_bubble_rate,
             mfu=flops / step_s / (peak_tflops * 1e12 * self.peers.ranks) if peak_tflops else None,
             group=self.tuner.group if self.tuner else None,
-        )
-
-    def _not_finite(self, step: int, loss: float, norm: float) -> None:
-        """Stop or go on without the update, as the config says; all ranks alike."""
-        bad = (
-            name
-            for name, parameter in self.part.parameters.items()
-            if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
-        )
-        found = self.peers.gather(next(bad, None), "looking for numbers that are not finite")
-        where = next(
-            (
-                f", first on rank {rank} in the gradient of {name}"
-                for rank, name in enumerate(found)
-                if name is not None
-            ),
-            "",
-        )
-        text = f"step {step}: loss {loss:g}, gradient norm {norm:g}{where}"
-        if self.job.config.train.nan_policy == "skip":
-            self.say(f"{text}: the update is left out (train.nan_policy = skip)")
-            return
-        newest = latest(self.job.checkpoints)
-        kept = (
-            f"The newest checkpoint, {newest}, is complete" if newest else "No checkpoint was due"
-        )
-        raise RunError(
-            f"{text}. {kept}; the weights have not been touched by this step. Lower optim.lr, look "
-            'at the data of this step, or set train.nan_policy = "skip" to leave such updates out'
         )
 
     def _save(self, step: int) -> None:

@@ -12,7 +12,7 @@ from longpipe.ir import Problem, Program, Timeline
 from longpipe.passes import add_messages
 from longpipe.schedules import build
 from longpipe.simulate import simulate
-from longpipe.train.tuner import Decision, Tuner, choose, decide
+from longpipe.train.tuner import Decision, Tuner, Way, choose, decide
 
 PROBLEM = Problem(4, 24)
 PROGRAMS = {
@@ -97,6 +97,23 @@ def test_what_is_recorded_and_said() -> None:
     assert line is not None
     assert line.startswith("step 7: messages take 1e+03 ms; group 1 -> 2 (predicted ")
     assert look(2, 1.0).line() is None
+
+
+def test_a_look_is_at_the_newest_steps_since_the_look_before() -> None:
+    """However long it was calm before: what is late now is seen at the next look."""
+    ways = {
+        group: Way(program, None, None)  # type: ignore[arg-type]  # nothing is run here
+        for group, program in PROGRAMS.items()
+    }
+    tuner = Tuner(ways, group=1, every=50, hysteresis=0.05)
+    tuner.recent.extend([step(PROGRAMS[1], 0.0)] * 40)
+    assert not tuner.look(50).switches
+    assert not tuner.recent
+    tuner.recent.extend([step(PROGRAMS[1], 0.0)] * 42 + [step(PROGRAMS[1], 1.0)] * 8)
+    decision = tuner.look(100)
+    assert (decision.step, decision.chosen) == (100, 2)
+    assert tuner.follow(decision) is ways[2]
+    assert (tuner.group, tuner.way) == (2, ways[2])
 
 
 def test_a_rank_that_runs_another_group_than_the_first_one_stops() -> None:

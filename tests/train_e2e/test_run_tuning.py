@@ -66,10 +66,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tuned = (f"train.out_dir={folder / 'tuned'}", "tune.groups=[1, 4]")
     settings = (
         ("tune.every=0", f"train.out_dir={folder / 'plain'}", "train.steps=6"),
-        (*tuned, "train.steps=4", "train.send_delay_s=0.1", "optim.decay=constant"),
-        (*tuned, "train.steps=6", "tune.every=5", "train.log_every=4", "optim.decay=constant"),
-    )
-    runs = [config(folder, *GROUPS, "optim.decay=constant", *own) for own in settings]
+        (*tuned, "train.steps=4", "train.send_delay_s=0.1"),
+        (*tuned, "train.steps=6", "tune.every=5", "train.log_every=4"),
+        (*tuned[1:], f"train.out_dir={folder / 'hasty'}", "train.steps=6", "train.send_delay_s=0.1",
+         "optim.post_validation=true", "optim.post_validation_after=1"),
+    )  # fmt: skip
+    all_of_them = (*GROUPS, "optim.decay=constant", "optim.clip_norm=0")
+    runs = [config(folder, *all_of_them, *own) for own in settings]
     launch(run_several, runs, options=Launch(ranks=2, threads=1))
     return folder
 
@@ -83,6 +86,13 @@ def test_a_run_whose_group_changes_has_the_same_losses(folder: Path) -> None:
         for name in ("loss", "grad_norm"):
             assert step[name] == plain[step["step"]][name]
     assert losses(folder, "plain") == [plain[step]["loss"] for step in range(1, 7)]
+
+
+def test_with_an_optimizer_that_does_not_wait_the_losses_are_the_same_too(folder: Path) -> None:
+    """A look settles the step before it, and so no early forward runs in the order of before."""
+    hasty = records(folder, "hasty")
+    assert next(line["chosen"] for line in hasty if "event" in line) == 4
+    assert [line["loss"] for line in hasty if "event" not in line] == losses(folder, "plain")
 
 
 def test_each_look_is_an_event_and_the_steps_after_it_follow(folder: Path) -> None:

@@ -173,6 +173,8 @@ class Trainer:
         timeline = self._timeline(step, self._timed)
         assert timeline is not None, "this is rank 0"
         self.measured.append(timeline)
+        if self.tuner is not None:
+            self.tuner.recent.append(timeline)
         if self._logged(step):
             log.write(self._metrics(outcome, self._timed.step_s))
 
@@ -185,9 +187,7 @@ class Trainer:
         """Go on in the order that the first rank chooses; on all ranks alike."""
         tuner = self.tuner
         assert tuner is not None, "the caller has asked"
-        decision = self.peers.on_first(
-            lambda: tuner.look(step, self.measured), "looking at what messages take"
-        )
+        decision = self.peers.on_first(lambda: tuner.look(step), "looking at what messages take")
         log.note(decision)
         if decision.switches:
             way = tuner.follow(decision)

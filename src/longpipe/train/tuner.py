@@ -6,8 +6,9 @@ one; all ranks go on with its choice (arXiv:2303.01675). A group changes the ord
 nothing else: batches, gradients and losses stay the same to the last bit.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from longpipe.errors import RunError
@@ -16,6 +17,8 @@ from longpipe.runtime import Executor
 from longpipe.runtime.observe import observed_costs
 from longpipe.simulate import simulate
 from longpipe.train.predict import Forecast
+
+_LOOKED_AT = 8  # steps at most: enough for a median, and all of them of now
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +113,16 @@ class Way:
 
 @dataclass(slots=True)
 class Tuner:
-    """One rank's ways through a step, by group, and which of them the run takes now."""
+    """One rank's ways through a step, by group, and which of them the run takes now.
+
+    `recent` is for the first rank: the last measured steps since the look before.
+    """
 
     ways: Mapping[int, Way]
     group: int
     every: int
     hysteresis: float
+    recent: deque[Timeline] = field(default_factory=lambda: deque(maxlen=_LOOKED_AT))
 
     @property
     def way(self) -> Way:
@@ -126,10 +133,12 @@ class Tuner:
         """Whether there is a look after this step."""
         return step % self.every == 0
 
-    def look(self, step: int, timelines: Sequence[Timeline]) -> Decision:
-        """What to do after `step`, from measured steps with this group; for the first rank."""
+    def look(self, step: int) -> Decision:
+        """What to do after `step`, from the `recent` steps with this group; for the first rank."""
         programs = {group: way.program for group, way in self.ways.items()}
-        return decide(step, self.group, programs, timelines, self.hysteresis)
+        decision = decide(step, self.group, programs, self.recent, self.hysteresis)
+        self.recent.clear()
+        return decision
 
     def follow(self, decision: Decision) -> Way:
         """Go on as the first rank has decided; every rank calls it at the same point."""

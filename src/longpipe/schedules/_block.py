@@ -17,8 +17,9 @@ from itertools import pairwise
 from longpipe.errors import ProblemError
 from longpipe.ir import Placement, Problem, Schedule
 from longpipe.schedules._block_reorder import reorder
-from longpipe.schedules._block_repeat import PassRows, extend, spell, with_weights
+from longpipe.schedules._block_repeat import PassRows, extend, streams, with_weights
 from longpipe.schedules._block_table import Table
+from longpipe.schedules._streams import spell
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Block:
         """Cells of a backward."""
         return 2 if self.full else 1
 
+    @property
+    def depth(self) -> int:
+        """Periods from a unit's first F to its last I or B."""
+        return (max(self.backward) - min(self.forward)) // self.period + 1
+
     def over(self, segments: int) -> "Block":
         """The form over segments: backwards as many periods later, less one."""
         later = (segments - 1) * self.period
@@ -73,6 +79,19 @@ class Block:
                 taken.add(ends[stage] % self.period)
                 ends[stage] += 1
         return tuple(end - start for start, end in zip(self.forward, ends, strict=True))
+
+    def peak(self) -> int:
+        """Units that the worst rank holds while blocks repeat."""
+        lives = self.lifespans()
+        return max(
+            sum(
+                (cell - self.forward[s]) // self.period
+                - (cell - self.forward[s] - lives[s]) // self.period
+                for s in self.placement.stages_of(rank)
+            )
+            for rank in range(self.placement.ranks)
+            for cell in range(self.period)
+        )
 
     def repeat(self, units: int, lag: int) -> Table:
         """Blocks of so many units, a period apart; backward unit i needs F unit i + lag."""
@@ -126,26 +145,28 @@ def arrange(block: Block, problem: Problem) -> Schedule:
     Only so many units are reordered as warm-up and cool-down need; the steady state between them
     is repeated. So time grows linearly with the units, with the square of the ranks before that.
     """
-    lag = problem.segments_max - 1
+    units, lag = len(problem.units()), problem.segments_max - 1
     block = block.over(problem.segments_max)
-    units = len(problem.units())
-    few = 3 * ((max(block.backward) - min(block.forward)) // block.period + 2)
-    rows = extend(_order(block, few, lag), units - few) if units > few else None
+    few = 3 * (block.depth + 1)
+    rows = extend(order(block, few, lag), units - few) if units > few else None
     if rows is None:  # few units, or no steady state that repeats with each of them
-        rows = _order(block, units, lag)
-    return Schedule("", problem, block.placement, spell(rows, problem, block.full))
+        rows = order(block, units, lag)
+    return spell(streams(rows), problem, block.placement, full=block.full)
 
 
-def _order(block: Block, units: int, lag: int) -> PassRows:
-    """The paper's steps: first with W's in the cells that the repeated block leaves idle."""
+def order(block: Block, units: int, lag: int, limit: int | None = None) -> PassRows:
+    """The paper's steps, for a block over segments; ranks hold `limit` units, or as the block.
+
+    First with W's in the cells that the repeated block leaves idle; then, squeezed, without.
+    """
     table = block.repeat(units, lag)
     if block.full:
-        reorder(table, all_phases=True)
+        reorder(table, limit=limit, all_phases=True)
         table.squeeze()
         return table.rows()
     table.fill_weights()
-    reorder(table)
+    reorder(table, limit=limit)
     table.squeeze()
     table.drop_weights()
-    reorder(table)
+    reorder(table, limit=limit)
     return with_weights(table)

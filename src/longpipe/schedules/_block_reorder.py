@@ -7,15 +7,16 @@ from longpipe.schedules._block_table import Pass, Table
 _IDLE, _F, _BACKWARD, _W = range(4)
 
 
-def reorder(table: Table, *, all_phases: bool = False) -> None:
+def reorder(table: Table, *, limit: int | None = None, all_phases: bool = False) -> None:
     """Move passes to the earliest idle cell that their needs allow.
 
-    A rank's memory stays at most at the largest that any rank holds now. Passes of the warm-up and
-    the cool-down move; the steady state, from the first backward of stage 0 to the last F on a
-    first chunk, stays, unless `all_phases`. Without W's in the table only the cool-down moves.
+    A rank then holds at most `limit` units, or as many as the worst rank holds now. Passes of the
+    warm-up and the cool-down move; the steady state, from the first backward of stage 0 to the last
+    F on a first chunk, stays, unless `all_phases`. Without W's only the cool-down moves.
     """
     lanes = [_Lane(table, rank) for rank in range(table.ranks)]
-    limit = max(max(lane.held) for lane in lanes)
+    if limit is None:
+        limit = max(max(lane.held) for lane in lanes)
     moving = table.passes() if all_phases else _ends(table)
     for cell, rank, stream, unit in moving:
         lane = lanes[rank]

@@ -1,9 +1,9 @@
-"""From a table of cells to rows of ops: W's by stage, more of the steady state, names."""
+"""From a table of cells to rows: W's by stage, and more of the steady state."""
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterator
 
-from longpipe.ir import Kind, Op, Problem, Rows
 from longpipe.schedules._block_table import Pass, Table
 
 PassRows = list[list[Pass]]
@@ -70,22 +70,11 @@ def extend(rows: PassRows, units: int) -> PassRows | None:
     return None
 
 
+def streams(rows: PassRows) -> Iterator[Iterator[int]]:
+    """The streams of each row, in order."""
+    return ((stream for _, _, stream, _ in row) for row in rows)
+
+
 def _later(each: Pass, units: int, period: int) -> Pass:
     cell, rank, stream, unit = each
     return cell + units * period, rank, stream, unit + units
-
-
-def spell(rows: PassRows, problem: Problem, full: bool) -> Rows:
-    """The ops of rows of passes: units are segments, last to first in backwards."""
-    forward, backward = problem.units(), problem.backward_units()
-    streams = [
-        (kind, stage, forward if kind is Kind.F else backward)
-        for kind in (Kind.F, Kind.B if full else Kind.I, Kind.W)
-        for stage in range(problem.stages)
-    ]
-
-    def op(stream: int, unit: int) -> Op:
-        kind, stage, units = streams[stream]
-        return Op(kind, stage, *units[unit])
-
-    return tuple(tuple(op(stream, unit) for _, _, stream, unit in row) for row in rows)

@@ -35,12 +35,11 @@ def build(problem: Problem) -> Schedule:
     return arrange(block(problem.ranks), problem)
 
 
-def block(p: int) -> Block:
-    """F of stage s in cell s; I's the same way backward, `e` cells later where they collide."""
-    e = 2 if p % 3 == 0 else 0
+def block(p: int, period: int = 6) -> Block:
+    """F of stage s in cell s, and the same way back, two cells later where passes would collide.
+
+    An even period longer than 6 leaves cells idle in return for less memory.
+    """
+    e = 2 if 2 * p % period == 0 else 0
     stages = range(2 * p)
-    return Block(
-        v(p),
-        forward=tuple(stages),
-        backward=tuple(4 * p - 1 + e - stage for stage in stages),
-    )
+    return Block(v(p), tuple(stages), tuple(4 * p - 1 + e - stage for stage in stages), period)

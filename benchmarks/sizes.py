@@ -18,7 +18,7 @@ def problems(entry: Entry, ranks: int, microbatches: int, segments: int) -> Iter
     """The problem asked for, then others that a schedule with conditions may take."""
     chunks = 2 if entry.chunks is None else entry.chunks
     segmented = (segments, ranks, 1) if entry.segments else (1,)
-    for m, k in product((microbatches, 2 * ranks, ranks), segmented):
+    for k, m in product(segmented, (microbatches, 2 * ranks, ranks)):
         yield Problem(ranks, m, chunks, k)
 
 

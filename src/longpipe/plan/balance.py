@@ -1,7 +1,7 @@
 """Layers and cuts of a decoder, balanced by the FLOPs of a training step."""
 
 from longpipe.cost import DecoderShape, StageShape, coefficients, op_flops, stage_shapes
-from longpipe.ir import Kind, Placement, Segment, loop
+from longpipe.ir import Kind, Placement, Segment
 from longpipe.plan.partition import balanced_layers
 from longpipe.plan.segments import equal_cost_cuts
 
@@ -17,12 +17,8 @@ def step_flops(shape: DecoderShape, stage: StageShape, tokens: int) -> int:
 def layers_by_flops(shape: DecoderShape, placement: Placement, tokens: int) -> tuple[int, ...]:
     """Layers of each stage, so that the busiest rank does as little as can be; the head counts.
 
-    Where micro-batches run in two directions, the stages are made alike instead: every rank holds
-    two of them, and either direction is as fast as its slowest stage. Raises PlanError with fewer
-    layers than stages.
+    Raises PlanError with fewer layers than stages.
     """
-    if len(placement.by_mb) > 1:
-        placement = loop(placement.stages)
     layer = step_flops(shape, StageShape(1), tokens)
     head = step_flops(shape, StageShape(0, last=True), tokens)
     return balanced_layers(shape.layers, placement, layer=layer, last=head)

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from longpipe.cost import AnalyticCosts, DecoderShape, Device, Link, Load
 from longpipe.errors import LongpipeError, PlanError, ProblemError
 from longpipe.ir import Placement, Problem, Schedule
+from longpipe.passes import recompute
 from longpipe.plan.balance import cuts_by_flops, layers_by_flops
 from longpipe.schedules import Entry, Option, entries, entry
 from longpipe.simulate import measure, simulate
 
 _TILE = 128  # kernels work in tiles: lengths of segments are multiples of so many tokens
-_LIMITS = (0.25, 0.5, 1, 2)  # of what 1F1B needs
+_SHORT = {"memory_limit": "limit"}
+_LIMITS = (0.25, 0.5, 1, 2)  # micro-batches by rank, beside the schedule's own default
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +38,19 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A schedule at one size, with its options."""
+    """A schedule at one size, with its options; `recompute`: an R before every backward."""
 
     schedule: str
     chunks: int = 1
     segments: int = 1
     options: tuple[tuple[str, Option], ...] = ()
+    recompute: bool = False
 
     def __str__(self) -> str:
-        sizes = [f"v={self.chunks}"] * (self.chunks > 1) + [f"k={self.segments}"] * (
-            self.segments > 1
-        )
-        return " ".join([self.schedule, *sizes, *(f"{n}={o:g}" for n, o in self.options)])
+        sizes = {"v": self.chunks, "k": self.segments}
+        said = [f"{name}={size}" for name, size in sizes.items() if size > 1]
+        said += [f"{_SHORT.get(name, name)}={value:g}" for name, value in self.options if value]
+        return " ".join([self.schedule, *said, *["+R"] * self.recompute])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +78,15 @@ def contenders(
 ) -> Iterator[Contender]:
     """Every registered schedule (or those of `names`) at each number of segments that it takes.
 
-    Schedules with any number of chunks come with 2 and 4. Whether the size suits, `order` says.
+    Schedules with any number of chunks come with 2 and 4; each comes without and with recompute.
+    Whether the size suits, `order` says.
     """
     counts = tuple(segments)
     for about in [entry(name) for name in names] or entries():
-        for chunks in _chunks(about):
-            for k in counts if about.segments else (1,):
-                for options in _options(about, setting):
-                    yield Contender(about.name, chunks, k, options)
+        sizes = product(_chunks(about), counts if about.segments else (1,))
+        for (chunks, k), options in product(sizes, tuple(_options(about, setting))):
+            for again in (False, True):
+                yield Contender(about.name, chunks, k, options, recompute=again)
 
 
 def _chunks(about: Entry) -> tuple[int, ...]:
@@ -91,8 +96,9 @@ def _chunks(about: Entry) -> tuple[int, ...]:
 
 
 def _options(about: Entry, setting: Setting) -> Iterator[tuple[tuple[str, Option], ...]]:
-    """Memory limits around what 1F1B needs, p micro-batches; two in a group, since one is 1F1B."""
+    """Memory limits around 1F1B's p micro-batches; two in a group, since one is 1F1B."""
     if "memory_limit" in about.options:
+        yield ()
         yield from ((("memory_limit", setting.ranks * share),) for share in _LIMITS)
     elif "group" in about.options:
         yield (("group", 2),)
@@ -108,7 +114,8 @@ def order(contender: Contender, setting: Setting) -> Schedule:
     about = entry(contender.schedule)
     problem = Problem(setting.ranks, setting.microbatches, contender.chunks, contender.segments)
     costs = priced(setting, problem, placement_of(about, problem)) if about.searches else None
-    return about.build(problem, costs=costs, **dict(contender.options))
+    schedule = about.build(problem, costs=costs, **dict(contender.options))
+    return recompute(schedule) if contender.recompute else schedule
 
 
 def placement_of(about: Entry, problem: Problem) -> Placement:

@@ -77,6 +77,7 @@ def test_segment_schedules_equal_their_parents_with_one_segment(
         "seq1f1b": "1f1b",
         "seq-zb-h1": "zb-h1",
         "seq-zb-h2": "zb-h2",
+        "seq-zb-auto": "zb-auto",
         "seq-zb-interleaved": "zb-interleaved",
         "seq1f1b-interleaved": "interleaved",
         "seq-dualpipe": "dualpipe",

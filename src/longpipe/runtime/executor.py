@@ -13,12 +13,24 @@ from typing import Any
 import torch
 
 from longpipe.errors import RunError
-from longpipe.ir import COMPUTE, RECEIVES, Event, Kind, Op, Program, matching, message_of
+from longpipe.ir import (
+    COMPUTE,
+    MESSAGES,
+    RECEIVES,
+    SHARDING,
+    Event,
+    Kind,
+    Op,
+    Program,
+    matching,
+    message_of,
+)
 from longpipe.runtime.boundary import Boundary
 from longpipe.runtime.progress import Progress, Wait
 from longpipe.runtime.recorder import Meter, Recorder, in_range, recorder_for
+from longpipe.runtime.sharded import Shards
 from longpipe.runtime.stage import Stage, StageModule, check_stages
-from longpipe.runtime.transport import Handle, Transport, direction_of
+from longpipe.runtime.transport import Handle, Transport, direction_of, in_words, receive_for
 
 Run = Callable[[int, int, torch.Tensor | None], torch.Tensor | None]
 Blame = Callable[[str], str]
@@ -31,7 +43,8 @@ class _Step:
     """A compute op with all that is fixed about it."""
 
     op: Op
-    number: int  # among the rank's compute ops
+    number: int  # among the rank's ops that are timed: all but messages
+    whole: Callable[[], None] | None  # waits for the stage's weights, where they are sharded
     run: Run
     reads: Op | None  # the RECV whose message it takes (also for a hand-over on the same rank)
     sends: Op | None  # the SEND that will take its result to another rank
@@ -46,9 +59,10 @@ class StepResult:
     _recorder: Recorder
 
     def events(self) -> tuple[Event, ...]:
-        """This rank's compute ops as they ran, in seconds of its own clock.
+        """This rank's ops, without messages, as they ran, in seconds of its own clock.
 
-        Valid until the next step begins; on a GPU it waits for the device.
+        Gathers and reductions end where they have been waited for. Valid until the next step
+        begins; on a GPU it waits for the device.
         """
         return self._recorder.events()
 
@@ -89,8 +103,9 @@ class Executor:
             index: Stage(module, index, count, boundary.segments)
             for index, module in stages.items()
         }
-        computes = tuple(op for op in self._row if op.kind in COMPUTE)
-        self._recorder = recorder_for(computes, boundary.device, meter)
+        timed = tuple(op for op in self._row if op.kind not in MESSAGES)
+        self._recorder = recorder_for(timed, boundary.device, meter)
+        self._shards = Shards(self._row, stages, self._recorder, self._progress)
         self._metered = meter is not None
         self._inbox: dict[Op, tuple[Handle | None, torch.Tensor, Wait | None]] = {}
         self._outbox: dict[Op, torch.Tensor] = {}
@@ -184,10 +199,13 @@ class Executor:
                 f"the step ended with messages that no op took: {' '.join(map(str, left))}; "
                 "validate the program before a run"
             )
+        self._shards.finish()
         return [stage.finish() for stage in self._stages.values()]
 
     def _compute(self, step: _Step) -> None:
         value = None if step.reads is None else self._take(step.reads)
+        if step.whole is not None:
+            step.whole()
         _, _, mb, seg = step.op
         recorder = self._recorder
         recorder.begin(step.number)
@@ -241,13 +259,15 @@ class Executor:
         for op in self._row:
             if op.kind in COMPUTE:
                 code.append((self._compute, self._fixed(op, number, op in light)))
-                number += 1
+            elif op.kind in SHARDING:
+                code.append((self._shards.run, (op, number)))
             elif op.kind in RECEIVES:
                 peer = self._program.peer(op)
-                code.append((self._receive, (op, peer, Wait(_in_words(matching(op)), peer))))
+                code.append((self._receive, (op, peer, Wait(in_words(matching(op)), peer))))
             else:
                 peer = self._program.peer(op)
-                code.append((self._send, (op, peer, Wait(f"the start of {_in_words(op)}", peer))))
+                code.append((self._send, (op, peer, Wait(f"the start of {in_words(op)}", peer))))
+            number += op.kind not in MESSAGES
         return code
 
     def _fixed(self, op: Op, number: int, light: bool) -> _Step:
@@ -267,7 +287,8 @@ class Executor:
                 feeds = receive
             else:
                 sends = send
-        return _Step(op, number, run, _reads(op, stages), sends, feeds)
+        whole = self._shards.before(op.stage)
+        return _Step(op, number, whole, run, receive_for(op, stages), sends, feeds)
 
     def _describe(self, error: Exception) -> str:
         """`error` with this rank's place in the step, and the message it waited for."""
@@ -277,18 +298,3 @@ class Executor:
             waiting += f" from rank {wait.rank}"
         place = f"rank {self._rank}, {self._progress.place()}{waiting}"
         return f"{place}: {type(error).__name__}: {error}"
-
-
-def _in_words(send: Op) -> str:
-    what = "activation" if send.kind is Kind.SEND_F else "gradient"
-    return f"{send} ({what} of micro-batch {send.mb}, segment {send.seg})"
-
-
-def _reads(op: Op, stages: int) -> Op | None:
-    """The RECV whose message a compute op takes, wherever it comes from."""
-    kind, stage, mb, seg = op
-    if kind is Kind.F and stage:
-        return Op(Kind.RECV_F, stage, mb, seg)
-    if kind in (Kind.B, Kind.I) and stage + 1 < stages:
-        return Op(Kind.RECV_B, stage, mb, seg)
-    return None

@@ -65,3 +65,19 @@ def edges_of(program: Program) -> Sequence[tuple[int, int, Direction]]:
         if op.kind in (Kind.SEND_F, Kind.SEND_B)
     }
     return sorted(found)
+
+
+def in_words(send: Op) -> str:
+    """A SEND with what it carries."""
+    what = "activation" if send.kind is Kind.SEND_F else "gradient"
+    return f"{send} ({what} of micro-batch {send.mb}, segment {send.seg})"
+
+
+def receive_for(op: Op, stages: int) -> Op | None:
+    """The RECV whose message a compute op takes, wherever it comes from."""
+    kind, stage, mb, seg = op
+    if kind is Kind.F and stage:
+        return Op(Kind.RECV_F, stage, mb, seg)
+    if kind in (Kind.B, Kind.I) and stage + 1 < stages:
+        return Op(Kind.RECV_B, stage, mb, seg)
+    return None

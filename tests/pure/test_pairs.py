@@ -1,10 +1,28 @@
 """Pairs of ops that may be fused: validated as a gang, timed, drawn, and kept in files."""
 
+import json
+
 import pytest
 
-from longpipe import Problem, Schedule, ScheduleError, UniformCosts, build, simulate, validate
+from longpipe import (
+    Problem,
+    Schedule,
+    ScheduleError,
+    Timeline,
+    UniformCosts,
+    build,
+    simulate,
+    validate,
+)
 from longpipe.ir import Op, Program, from_text, read, to_text, to_torch_csv
 from longpipe.passes import add_messages
+from longpipe.view import (
+    chrome_trace,
+    html_page,
+    picture,
+    timelines_from_json,
+    timelines_to_json,
+)
 
 HEAD = "# ir 1 | mine ranks=2 microbatches=2\n"
 
@@ -114,3 +132,47 @@ def test_messages_keep_the_pairs(name: str) -> None:
     program = add_messages(schedule)
     assert isinstance(program, Program)
     assert program.schedule() == schedule
+
+
+def fused_timeline(pair: object = 3) -> Timeline:
+    """DualPipeV on 2 ranks, its pairs fused."""
+    problem = Problem(2, 4, chunks=2)
+    return simulate(
+        build("dualpipe-v", problem),
+        UniformCosts(problem, pair=pair),  # type: ignore[arg-type]
+    )
+
+
+def test_a_picture_joins_fused_ops() -> None:
+    """And reads back as the schedule, pairs included."""
+    timeline = fused_timeline()
+    assert (
+        picture(timeline).splitlines()[2].startswith("r1 .   1F0 2F0 1F1 2F1 1F2 2B0 -   2F2&1B0")
+    )
+    assert read(picture(timeline)) == build("dualpipe-v", Problem(2, 4, chunks=2))
+    assert "&" not in picture(fused_timeline(pair=None))
+
+
+def test_traces_show_fused_ops() -> None:
+    """A frame on the page; in Chrome's trace both results leave at the end of the pair."""
+    timeline = fused_timeline()
+    page = html_page([timeline])
+    assert page.count('class="pair"') == 1 + len(timeline.pairs)  # one is the legend's
+    assert "2F2 and 1B0 run as one op" in page
+    assert 'class="pair"' not in html_page([fused_timeline(pair=None)])
+    starts = {
+        (record["tid"], record["ts"])
+        for record in json.loads(chrome_trace([timeline]))["traceEvents"]
+        if record["ph"] == "s"
+    }
+    ends = {str(event.op): event.end_s * 1e6 for event in timeline.rows[1]}
+    assert (1, ends["1B0"]) in starts
+    assert (1, ends["2F2"]) not in starts
+
+
+def test_files_of_timelines_keep_the_pairs() -> None:
+    """Those that ran fused, and no others."""
+    timelines = (fused_timeline(), fused_timeline(pair=None))
+    assert timelines[0].pairs == build("dualpipe-v", Problem(2, 4, chunks=2)).pairs
+    assert not timelines[1].pairs
+    assert timelines_from_json(timelines_to_json(timelines)) == timelines

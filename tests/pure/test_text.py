@@ -14,6 +14,7 @@ from longpipe.ir import (
     Problem,
     Program,
     Schedule,
+    bidirectional,
     from_text,
     from_torch_csv,
     loop,
@@ -64,7 +65,8 @@ def anything(draw: st.DrawFn) -> Schedule | Program:
     rank = st.integers(0, ranks - 1)
     stages = st.tuples(*[rank] * problem.stages)
     table = st.lists(stages, min_size=1, max_size=3).map(lambda rows: Placement(ranks, tuple(rows)))
-    placement = draw(st.sampled_from([loop(ranks, chunks), v(ranks)]) | table)
+    both = bidirectional(ranks, len(counts))
+    placement = draw(st.sampled_from([loop(ranks, chunks), v(ranks), both]) | table)
     rows = st.tuples(*[st.lists(ops, max_size=4).map(tuple)] * ranks)
     name = draw(st.sampled_from(["", "1f1b", "my-schedule_2"]))
     level = draw(st.sampled_from([Schedule, Program]))
@@ -117,7 +119,7 @@ TEXT_FAULTS = {
     "# ir 1 | x y ranks=2": "column 12: 'y' is no field",
     "# ir 1 | ranks=2 microbatches=2 segments=[2, 3]": "column 33: cannot read segments=[2,",
     "# ir 1 | ranks=2 microbatches=2 segments=[2,3,4]": "segments gives 3 counts for 2",
-    "# ir 1 | ranks=2 microbatches=2 placement=w": "placement=w is not loop, v, or a list",
+    "# ir 1 | ranks=2 microbatches=2 placement=w": "is not loop, v, bidirectional, or a list",
     "# ir 1 | ranks=2 microbatches=2 placement=[0,2]": "stage 1 is placed on rank 2 of 2",
     "# ir 1 | ranks=2 microbatches=2 level=x": "level=x is not schedule or program",
     HEADER + "r0: 0F0 0X1\n": "line 2, column 9: cannot read '0X1' as an op",

@@ -22,6 +22,7 @@ from longpipe.ir.kind import WEIGHT_GRAD as WEIGHT_GRAD
 from longpipe.ir.kind import Kind as Kind
 from longpipe.ir.op import Op as Op
 from longpipe.ir.placement import Placement as Placement
+from longpipe.ir.placement import bidirectional as bidirectional
 from longpipe.ir.placement import loop as loop
 from longpipe.ir.placement import v as v
 from longpipe.ir.problem import Problem as Problem

@@ -56,3 +56,14 @@ def loop(ranks: int, chunks: int = 1) -> Placement:
 def v(ranks: int) -> Placement:
     """Two chunks: stages go down the ranks and come back up, so rank 0 holds first and last."""
     return Placement(ranks, ((*range(ranks), *reversed(range(ranks))),))
+
+
+def bidirectional(ranks: int, microbatches: int) -> Placement:
+    """One chunk: the first half of the micro-batches goes down the ranks, the others come up.
+
+    >>> [bidirectional(ranks=2, microbatches=2)(0, mb) for mb in range(2)]
+    [0, 1]
+    """
+    turned = microbatches // 2
+    down, up = tuple(range(ranks)), tuple(reversed(range(ranks)))
+    return Placement(ranks, (down,) * (microbatches - turned) + (up,) * turned)

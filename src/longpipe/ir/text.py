@@ -4,7 +4,8 @@
     r0: 0F0 0F0.1 0B0.1 0B0
     r1: 1F0 1F0.1 1B0.1 1B0
 
-The header may add `chunks=2`, `segments=[2,3]` (a count for each micro-batch), `placement=v` or
+The header may add `chunks=2`, `segments=[2,3]` (a count for each micro-batch), `placement=v`,
+`placement=bidirectional` (the second half of the micro-batches goes up the ranks) or
 `placement=[0,1,1,0]` (a rank for each stage; a list of lists: a row for each micro-batch), and
 `level=program`. Blank lines, comments from `#` and notes after a second `|` are skipped, and so
 are the cells `.` (idle) and `-` (the op goes on) of text pictures.
@@ -24,7 +25,7 @@ from typing import NamedTuple, NoReturn
 from longpipe.errors import ProblemError, ScheduleError
 from longpipe.ir.kind import MESSAGES
 from longpipe.ir.op import Op
-from longpipe.ir.placement import Placement, loop, v
+from longpipe.ir.placement import Placement, bidirectional, loop, v
 from longpipe.ir.problem import Problem
 from longpipe.ir.schedule import Pairs, Program, Schedule
 from longpipe.ir.torch_csv import from_torch_csv
@@ -75,11 +76,18 @@ def _fields(what: Schedule | Program) -> Iterator[str]:
     if problem.segments != 1:
         yield f"segments={_compact(problem.segments)}"
     if placement != loop(problem.ranks, problem.chunks):
-        rows = placement.by_mb
-        is_v = placement == v(problem.ranks)
-        yield f"placement={'v' if is_v else _compact(rows if len(rows) > 1 else rows[0])}"
+        yield f"placement={_placed(placement, problem)}"
     if isinstance(what, Program):
         yield "level=program"
+
+
+def _placed(placement: Placement, problem: Problem) -> str:
+    rows = placement.by_mb
+    if placement == v(problem.ranks):
+        return "v"
+    if len(rows) > 1 and placement == bidirectional(problem.ranks, problem.microbatches):
+        return "bidirectional"
+    return _compact(rows if len(rows) > 1 else rows[0])
 
 
 def _compact(value: object) -> str:
@@ -202,10 +210,13 @@ def _placement(values: dict[str, object], problem: Problem) -> Placement:
         return loop(problem.ranks, problem.chunks)
     if value == "v":
         return v(problem.ranks)
+    if value == "bidirectional":
+        return bidirectional(problem.ranks, problem.microbatches)
     rows = value if isinstance(value, tuple) and value and isinstance(value[0], tuple) else (value,)
     if not all(isinstance(row, tuple) and all(type(r) is int for r in row) for row in rows):
         raise ProblemError(
-            f"placement={value} is not loop, v, or a list with a rank for each stage, as [0,1,1,0]"
+            f"placement={value} is not loop, v, bidirectional, or a list with a rank for "
+            "each stage, as [0,1,1,0]"
         )
     return Placement(problem.ranks, rows)
 

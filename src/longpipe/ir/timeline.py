@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from longpipe.ir.op import Op
+from longpipe.ir.schedule import Pairs
 
 
 class Event(NamedTuple):
@@ -25,13 +26,15 @@ class Timeline:
     """The events of each rank in the order they ran; `source` says "simulated" or "measured".
 
     `waits_s[rank][i]` is the share of the gap before event i that was spent waiting for a message
-    in flight (None where not known): the rest of the gap is waiting for the work itself.
+    in flight (None where not known): the rest of the gap is waiting for the work itself. `pairs`
+    are the neighbours that ran fused: both results are there at the end of the second.
     """
 
     name: str
     source: str
     rows: tuple[tuple[Event, ...], ...]
     waits_s: tuple[tuple[float, ...], ...] | None = None
+    pairs: Pairs = frozenset()
 
     @property
     def ranks(self) -> int:

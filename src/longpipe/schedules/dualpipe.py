@@ -11,7 +11,7 @@ Over segments a unit is a segment; each stream warms up with k-1 units more, as 
 """
 
 from longpipe.errors import ProblemError
-from longpipe.ir import Op, Pairs, Placement, Problem, Schedule
+from longpipe.ir import Op, Pairs, Problem, Schedule, bidirectional
 from longpipe.schedules._dualpipe import Stream, dual_row
 from longpipe.schedules._registry import schedule
 
@@ -40,8 +40,7 @@ def build(problem: Problem) -> Schedule:
     A rank is like one of p/2 in DualPipeV, the one that is as far from its end of the pipeline.
     """
     _check(problem)
-    p, turned = problem.ranks, problem.microbatches // 2
-    down, up = tuple(range(p)), tuple(reversed(range(p)))
+    p = problem.ranks
     forward, backward = problem.units(), problem.backward_units()
     n = len(forward) // 2  # micro-batches of both halves have as many units in all
 
@@ -53,7 +52,7 @@ def build(problem: Problem) -> Schedule:
         return dual_row(p // 2, from_end, problem.segments_max, streams)
 
     rows, pairs = zip(*map(row, range(p)), strict=True)
-    placement = Placement(p, (down,) * turned + (up,) * turned)
+    placement = bidirectional(p, problem.microbatches)
     return Schedule("", problem, placement, rows, frozenset().union(*pairs))
 
 

@@ -60,6 +60,7 @@ def _run(schedule: Schedule, costs: Costs) -> Timeline:
             tuple(_events(row, lane, costs)) for row, lane in zip(schedule.rows, lanes, strict=True)
         ),
         waits_s=tuple(tuple(wait * tick_s for wait in lane.waits) for lane in lanes),
+        pairs=frozenset(pair for pair in schedule.pairs if costs.pair_ticks(*pair) is not None),
     )
 
 

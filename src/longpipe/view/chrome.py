@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from longpipe.ir import INPUT_GRAD, SHARDING, Event, Kind, Op, Timeline, message_of, provides
@@ -68,10 +69,14 @@ def _memory(pid: int, rank: int, event: Event) -> Record:
 
 
 def _arrows(pid: int, timeline: Timeline) -> Iterator[Record]:
-    """From the end of each op to the start of the one on another rank that waits for it."""
+    """From the end of each op, or of its pair, to the start of the one that waits elsewhere."""
     place = {
         provides(event.op): (rank, event) for rank, row in enumerate(timeline.rows) for event in row
     }
+    for rank, row in enumerate(timeline.rows):
+        for first, second in pairwise(row):
+            if (first.op, second.op) in timeline.pairs:
+                place[first.op] = rank, first._replace(end_s=second.end_s)
     stages = 1 + max((op.stage for op in place), default=0)
     for number, (rank, event) in enumerate(place.values()):
         reader = _reader(event.op, stages)

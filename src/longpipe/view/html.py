@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from itertools import count, takewhile
+from itertools import count, pairwise, takewhile
 from math import floor, log10
 
-from longpipe.ir import COMPUTE, SHARDING, Event, Op, Timeline
+from longpipe.ir import COMPUTE, SHARDING, Event, Op, Pairs, Timeline
 from longpipe.simulate import Metrics, measure
 from longpipe.view.html_style import KINDS, page
 from longpipe.view.quantity import short
@@ -55,6 +55,8 @@ def _legend(timelines: Sequence[Timeline]) -> str:
     drawn = {event.op.kind.value for row in rows for event in row}
     items = {kind: f"{kind} {text}" for kind, text in KINDS.items() if kind in drawn}
     items |= {"wait": "message in flight", "memory": "memory held"}
+    if any(timeline.pairs for timeline in timelines):
+        items["pair"] = "two ops run as one"
     spans = "".join(f'<span><i class="{name}"></i>{text}</span>' for name, text in items.items())
     return f'<p class="legend">{spans}</p>'
 
@@ -76,6 +78,7 @@ def _drawing(timeline: Timeline, metrics: Metrics, until: float) -> str:
             for event, wait in zip(row, waits, strict=True)
             if event.op.kind in COMPUTE
         )
+        parts += _pairs(row, timeline.pairs, top, until)
         parts += (_shard(event, top + _OP, until) for event in row if event.op.kind in SHARDING)
         idle = metrics.idle[rank].total_s / (metrics.makespan_s or 1.0)
         parts.append(_note(top + 17, f"idle {idle:.1%}"))
@@ -124,6 +127,17 @@ def _op(event: Event, wait_s: float, top: float, until: float) -> str:
     if label:
         drawn += f'<text class="op" x="{(x + stop) / 2:.2f}" y="{top + 17}">{label}</text>'
     return drawn
+
+
+def _pairs(row: Sequence[Event], pairs: Pairs, top: float, until: float) -> Iterator[str]:
+    """A frame around each two ops that ran fused."""
+    for first, second in pairwise(_computes(row)):
+        if (first.op, second.op) in pairs:
+            x, stop = _x(first.start_s, until), _x(second.end_s, until)
+            yield (
+                f'<rect class="pair" x="{x}" y="{top}" width="{stop - x:.2f}" height="{_OP}">'
+                f"<title>{first.op} and {second.op} run as one op</title></rect>"
+            )
 
 
 def _computes(row: Sequence[Event]) -> list[Event]:

@@ -45,6 +45,7 @@ svg rect { stroke: var(--back); }
 .odd { fill-opacity: .72; }
 .wait { fill: var(--wait); background: var(--wait); opacity: .45; }
 .memory { fill: var(--memory); background: var(--memory); opacity: .55; }
+.pair { fill: none; stroke: var(--text); stroke-width: 1; border: 1px solid; }
 .op { fill: var(--text); text-anchor: middle; pointer-events: none; }
 .label, .note, .time { fill: var(--faint); }
 .time { text-anchor: middle; }

@@ -1,12 +1,14 @@
 """The text picture of a Timeline: a row for each rank, time to the right.
 
-`.` is idle, `-` goes on with the op before. Two forms. A grid has a column for each tick, so that
-it is exact and goldens can hold it. Where times share no tick, or the grid would not fit, a strip
-shows each op in proportion to its time, with its name where there is room and its kind otherwise.
+`.` is idle, `-` goes on with the op before, `&` joins two ops that ran fused. Two forms. A grid has
+a column for each tick, so that it is exact and goldens can hold it. Where times share no tick, or
+the grid would not fit, a strip shows each op in proportion to its time, with its name where there
+is room and its kind otherwise.
 """
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from math import gcd, lcm
 from typing import NamedTuple
 
@@ -105,7 +107,13 @@ def _grid(timeline: Timeline) -> _Grid | None:
         return None
     index = {time: int(fraction / tick) for time, fraction in found.items()}
     cell = max(len(str(event.op)) for row in rows for event in row) + 1
-    return _Grid(cell, tick, [_cells(row, index, index[makespan]) for row in rows])
+    grid = _Grid(cell, tick, [_cells(row, index, index[makespan]) for row in rows])
+    for row, cells in zip(rows, grid.rows, strict=True):
+        for first, second in pairwise(row):
+            if (first.op, second.op) in timeline.pairs:
+                before = max(index[second.start_s] - 1, 0)
+                cells[before] = cells[before].ljust(cell - 1) + "&"
+    return grid
 
 
 def _cells(row: Sequence[Event], index: dict[float, int], ticks: int) -> list[str]:

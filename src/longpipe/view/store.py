@@ -31,6 +31,7 @@ def timelines_to_json(timelines: Sequence[Timeline]) -> str:
     """An object with the format's name and the timelines, one event a line.
 
     An event is `[op, start_s, end_s, memory, peak]`, the last two null where nobody measured.
+    `pairs`, where there are any, lists the ops that ran fused.
     """
     blocks = ",\n".join(map(_block, timelines))
     return f'{{"format": {json.dumps(_FORMAT)}, "timelines": [\n{blocks}\n]}}\n'
@@ -78,6 +79,8 @@ def save_text(path: Path, text: str) -> None:
 
 def _block(timeline: Timeline) -> str:
     head = {"name": timeline.name, "source": timeline.source, "waits_s": timeline.waits_s}
+    pairs = [[str(op) for op in pair] for pair in sorted(timeline.pairs)]
+    head |= {"pairs": pairs} if pairs else {}
     rows = (
         "[\n" + ",\n".join(json.dumps([str(event.op), *event[1:]]) for event in row) + "\n]"
         for row in timeline.rows
@@ -91,7 +94,8 @@ def _timeline(content: dict[str, Any]) -> Timeline:
     waits_s = None if waits is None else tuple(tuple(map(float, row)) for row in waits)
     if waits_s is not None and [len(row) for row in waits_s] != [len(row) for row in rows]:
         raise ValueError("waits_s needs one number for each event")
-    return Timeline(str(content["name"]), str(content["source"]), rows, waits_s)
+    pairs = frozenset((Op.parse(a), Op.parse(b)) for a, b in content.get("pairs", ()))
+    return Timeline(str(content["name"]), str(content["source"]), rows, waits_s, pairs)
 
 
 def _event(content: Sequence[Any]) -> Event:

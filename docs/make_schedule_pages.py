@@ -24,9 +24,9 @@ _MADE = "<!-- Made by docs/make_schedule_pages.py: run `make docs-pages`, do not
 _SIZES = ((4, 8), (8, 16))
 _SEGMENTS = (1, 2, 4, 8)
 _LEGEND = (
-    "p ranks, r the rank (from 0), m micro-batches, v chunks per rank, k segments per micro-batch; "
-    "F, I, W are the times of one whole micro-batch through all layers of one rank. Peaks count "
-    "the activations of whole micro-batches on one rank."
+    "p ranks, r the rank (from 0), m micro-batches, v chunks per rank, k segments per micro-batch, "
+    "g units in a group; F, I, W are the times of one whole micro-batch through all layers of one "
+    "rank. Peaks count the activations of whole micro-batches on one rank."
 )
 
 

@@ -9,13 +9,13 @@ from decoder_cases import (
     Case,
     errors_of,
     make_batches,
-    sum_ties,
+    sum_shared,
     uneven_cuts,
     valid_tokens,
 )
 
 from longpipe.ir import Problem, segments_from_lengths
-from longpipe.model import Build, make_stage, share_ties
+from longpipe.model import Build, DecoderStage, make_stage, share_ties
 from longpipe.passes import add_messages
 from longpipe.runtime import Boundary, Executor
 from longpipe.runtime.delayed import DelayedTransport
@@ -40,39 +40,52 @@ def run_turns(
 
     A step begins from gradients of 0, with the executors that all steps share.
     """
-    problem = Problem(case.ranks, case.microbatches, segments=case.segments)
     config = case.config()
     partition = [range(stage, stage + 1) for stage in range(case.ranks)]
     modules = {world.rank: make_stage(config, partition, world.rank, Build(torch.float64))}
     share_ties(modules)
-    cuts = (segments_from_lengths(uneven_cuts(case.segments)),) * case.microbatches
-    boundary = Boundary(ROWS, config.hidden, cuts, torch.float64)
+    transport, executors = connect(world, case, modules, {turn.group for turn in turns})
+    batches = make_batches(config, case.microbatches)
+    found = []
+    for number, turn in enumerate(turns):
+        modules[world.rank].zero_grad()
+        transport.delay_s = turn.delay_s
+        result = executors[turn.group].run_step(batches, 1 / valid_tokens(batches))
+        mine = digest(modules[world.rank])
+        sum_shared(case, modules)
+        worst = max(errors_of(case, result.loss_sum, modules).values())
+        world.store.set(f"turn/{number}/{world.rank}", f"{worst!r} {mine}")
+        told = [
+            world.store.get(f"turn/{number}/{rank}").decode().split() for rank in range(world.ranks)
+        ]
+        found.append((max(float(error) for error, _ in told), tuple(each for _, each in told)))
+    transport.close()
+    return found
+
+
+def connect(
+    world: World, case: Case, modules: dict[int, DecoderStage], groups: set[int]
+) -> tuple[DelayedTransport, dict[int, Executor]]:
+    """One transport for all, and an executor for each group over the same stages."""
+    problem = Problem(case.ranks, case.microbatches, segments=case.segments)
     programs = {
-        turn.group: add_messages(build(case.name, problem, group=turn.group)) for turn in turns
+        group: add_messages(build(case.name, problem, group=group)) for group in sorted(groups)
     }
-    first = programs[turns[0].group]
-    transport = DelayedTransport(transport_for(first, world.rank, range(world.ranks), world.device))
+    cuts = (segments_from_lengths(uneven_cuts(case.segments)),) * case.microbatches
+    boundary = Boundary(ROWS, case.config().hidden, cuts, torch.float64)
+    inner = transport_for(programs[1], world.rank, range(world.ranks), world.device)
+    transport = DelayedTransport(inner)
     executors = {}
     for group, program in programs.items():
         validate(program)
         executors[group] = Executor(program, world.rank, modules, transport, boundary)
-    batches = make_batches(config, case.microbatches)
-    found = []
-    for number, turn in enumerate(turns):
-        for module in modules.values():
-            module.zero_grad()
-        transport.delay_s = turn.delay_s
-        result = executors[turn.group].run_step(batches, 1 / valid_tokens(batches))
-        digest = sha256()
-        for module in modules.values():
-            for _, parameter in module.named_parameters():
-                assert parameter.grad is not None
-                digest.update(parameter.grad.numpy().tobytes())
-        sum_ties(config, modules, world)
-        worst = max(errors_of(case, result.loss_sum, modules).values())
-        key = f"turn/{number}"
-        world.store.set(f"{key}/{world.rank}", f"{worst!r} {digest.hexdigest()}")
-        told = [world.store.get(f"{key}/{rank}").decode().split() for rank in range(world.ranks)]
-        found.append((max(float(error) for error, _ in told), tuple(hash_ for _, hash_ in told)))
-    transport.close()
-    return found
+    return transport, executors
+
+
+def digest(module: DecoderStage) -> str:
+    """All bits of a stage's gradients."""
+    found = sha256()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        found.update(parameter.grad.numpy().tobytes())
+    return found.hexdigest()

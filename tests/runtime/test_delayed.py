@@ -89,9 +89,10 @@ def test_close_ends_the_threads_and_the_transport_below() -> None:
 
 
 @pytest.mark.parametrize("rendezvous", [False, True])
-def test_gradients_do_not_depend_on_group_or_delay(rendezvous: bool) -> None:
+@pytest.mark.parametrize("ranks", [3, 8])
+def test_gradients_do_not_depend_on_group_or_delay(ranks: int, rendezvous: bool) -> None:
     """Bit for bit: a group changes when a micro-batch's gradients are added, not in which order."""
-    problem = Problem(3, 4, segments=2)
+    problem = Problem(ranks, 4, segments=2)
     found = [
         gradients(add_messages(build("seq-kfkb", problem, group=group)), delay_s, rendezvous)
         for group, delay_s in ((1, 0.0), (1, 0.004), (2, 0.004), (4, 0.0), (8, 0.002))

@@ -79,7 +79,7 @@ class Run:
         )
 
 
-def run(streams: Streams, rows: Sequence[Row]) -> Run | None:
+def run(streams: Streams, rows: Sequence[Sequence[int]]) -> Run | None:
     """Every op as early as its rank and its inputs allow; None if the rows cannot go on."""
     stages, own = streams.stages, streams.own
     ends: list[list[float]] = [[] for _ in range(3 * stages)]  # by stream
@@ -124,7 +124,7 @@ def run(streams: Streams, rows: Sequence[Row]) -> Run | None:
     return result if all(map(len, rows)) and not waiting else None
 
 
-def fits(streams: Streams, rank: int, row: Row) -> bool:
+def fits(streams: Streams, rank: int, row: Sequence[int]) -> bool:
     """Whether a rank stays within its limit."""
     units = [0] * len(streams.ticks)
     held: float = 0

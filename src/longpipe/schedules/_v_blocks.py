@@ -99,7 +99,7 @@ def blocks(p: int, limit: int) -> Iterator[tuple[int, Hops]]:
     """
     found = []
     cells = range(1, _PERIOD)
-    turns = tuple(product(cells, cells, cells))
+    turns = [(one, two, three) for one in cells for two in cells for three in cells]
     for first in range(1, _PERIOD):
         for then in range(1, first + 1):
             bends = range(1, p - 1) if then < first else (p,)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
-from longpipe.schedules import zb_v
+from longpipe.schedules import v_half, v_min, zb_v
 from longpipe.schedules._block import Block, order
 from longpipe.schedules._block_cool import stack_cool_down
 from longpipe.schedules._block_reorder import reorder
@@ -12,6 +12,7 @@ from longpipe.schedules._block_repeat import PassRows, extend, streams, with_wei
 from longpipe.schedules._streams import Row, Streams
 from longpipe.schedules._v_blocks import blocks, slow_block
 from longpipe.schedules._v_fill import fill_weights
+from longpipe.schedules._v_greedy import greedy
 
 Candidate = Callable[[Streams], list[Row] | None]
 """Rows for a problem of any length; None if it has none that can run."""
@@ -24,8 +25,16 @@ def lag_of(whole: Streams) -> int:
     return whole.problem.segments_max - 1
 
 
-def zb_v_order(whole: Streams) -> list[Row]:
-    """ZB-V's fixed order."""
+def published(whole: Streams) -> Iterator[Candidate]:
+    """ZB-V's fixed order and greedy generator, V-Half and V-Min."""
+    p, lag = whole.problem.ranks, lag_of(whole)
+    yield _zb_v
+    yield greedy
+    for block in (v_half.block(p), v_min.block(p)):
+        yield _BlockOrder(block.over(lag + 1), None, lag, tight=False).rows
+
+
+def _zb_v(whole: Streams) -> list[Row]:
     return list(zb_v.rows(whole.problem.ranks, whole.units, lag_of(whole)))
 
 
@@ -35,7 +44,7 @@ def from_blocks(whole: Streams, cap: int) -> Iterator[Candidate]:
     own = cap - 2 * lag  # what the block holds over whole micro-batches
     if own < 2:
         return
-    found = [hops.block(p) for _, hops in islice(blocks(p, own), max(4, min(32, 384 // p)))]
+    found = [hops.block(p) for _, hops in islice(blocks(p, own), max(4, min(16, 256 // p)))]
     for block in found or [slow_block(p, own)]:
         for tight in (True, False):
             order = _BlockOrder(block.over(lag + 1), cap, lag, tight)
@@ -46,10 +55,11 @@ def from_blocks(whole: Streams, cap: int) -> Iterator[Candidate]:
 class _BlockOrder:
     """A repeated block, its ends drawn together until ranks hold `cap` units; cached by length.
 
-    `tight` stacks the cool-down first, and moves passes of all phases.
+    With None they hold as many as the block. `tight`, which needs a cap, stacks the cool-down
+    first, and moves passes of all phases.
     """
 
-    def __init__(self, block: Block, cap: int, lag: int, tight: bool) -> None:
+    def __init__(self, block: Block, cap: int | None, lag: int, tight: bool) -> None:
         self.block, self.cap, self.lag, self.tight = block, cap, lag, tight
         self.few = 2 * block.depth + 6
         self.made: dict[int, PassRows | None] = {}
@@ -76,7 +86,7 @@ class _BlockOrder:
         return None if base is None else extend(base, units - self.few)
 
     def _arranged(self, units: int) -> PassRows | None:
-        if not self.tight:
+        if not self.tight or self.cap is None:
             return order(self.block, units, self.lag, self.cap)
         table = self.block.repeat(units, self.lag)
         table.fill_weights()

@@ -1,22 +1,47 @@
 """The search over orders of a V under a memory limit, with the real costs.
 
-Candidates: building blocks that the limit allows, drawn together at both ends, with their W's as
-the block has them or put anew into the idle time that the real costs leave; ZB-V's order; and the
-zero-bubble paper's greedy generator. The least cost counts (the longest span of a rank), then the
-least makespan. A long run is judged by two short ones: what the second takes more than the first,
-more of the steady state takes, too.
+Candidates: the published orders; building blocks that the limit allows, drawn together at both
+ends, with their W's as the block has them or put anew into the idle time that the real costs leave.
+In short problems single ops of the best are moved at last. Least cost wins (the longest span of a
+rank), then least makespan, among what is no worse than any published order by either. A long run is
+judged by two short ones: what the second takes more than the first, more steady state takes, too.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from math import inf
 
 from longpipe.ir import Costs, Problem, Schedule, v
-from longpipe.schedules._streams import Row, Streams, fits, read, run, spell
-from longpipe.schedules._v_greedy import greedy
-from longpipe.schedules._v_orders import Candidate, from_blocks, zb_v_order
+from longpipe.schedules._streams import Row, Run, Streams, fits, read, run, spell
+from longpipe.schedules._v_improve import improve
+from longpipe.schedules._v_orders import Candidate, from_blocks, published
 
-Score = tuple[float, float]
-"""Cost and makespan, in ticks."""
+_EFFORT = 1_500_000  # ops that the last step may simulate,
+_FEWEST, _MOST = 100, 1_500  # in at least and at most so many runs
+_ROUNDS = 32  # caps that are tried, divided by the ranks
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A candidate with its cost and makespan, in ticks."""
+
+    cost: float
+    makespan: float
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """Lowest cost and lowest makespan of the published orders that fit, in ticks."""
+
+    cost: float
+    makespan: float
+
+    def score(self, result: Run | _Judged) -> tuple[float, ...]:
+        """Less is better: no more than the published orders by either number, then less cost."""
+        excess = max(result.cost - self.cost, 0) + max(result.makespan - self.makespan, 0)
+        return excess, result.cost, result.makespan
 
 
 def search(problem: Problem, costs: Costs, limit: tuple[float, ...]) -> Schedule | None:
@@ -26,23 +51,59 @@ def search(problem: Problem, costs: Costs, limit: tuple[float, ...]) -> Schedule
     short = [_first(problem, size) for size in _sizes(problem)]
     runs = [whole if each == problem else read(each, placement, costs, limit) for each in short]
 
-    def judged(candidates: Iterable[Candidate]) -> list[tuple[Score, Candidate]]:
-        scores = ((_judge(each, runs, problem.microbatches), each) for each in candidates)
-        return [(score, each) for score, each in scores if score is not None]
+    def judged(candidates: Iterable[Candidate]) -> list[_Judged]:
+        found = (_judge(each, runs, problem.microbatches) for each in candidates)
+        return [each for each in found if each is not None]
 
-    found = judged((zb_v_order, greedy))
-    rounds = 0
-    for cap in _caps(whole):
-        more = judged(from_blocks(whole, cap))
-        found += more
-        rounds += bool(more)
-        if rounds == 2:  # blocks that hold one unit less are sometimes the better ones
-            break
-    for _, candidate in sorted(found, key=lambda each: each[0]):
-        rows = _right(candidate, whole)
-        if rows is not None:
-            return spell(rows, problem, placement)
-    return None
+    known = judged(published(whole))
+    goal = _Goal(
+        min((each.cost for each in known), default=inf),
+        min((each.makespan for each in known), default=inf),
+    )
+    rounds = ((cap, judged(from_blocks(whole, cap))) for cap in _caps(whole))
+    full = list(islice((each for each in rounds if each[1]), max(2, _ROUNDS // problem.ranks)))
+    rows = _best(whole, goal, known, full)
+    return None if rows is None else spell(rows, problem, placement)
+
+
+def _best(
+    whole: Streams, goal: _Goal, known: list[_Judged], rounds: list[tuple[int, list[_Judged]]]
+) -> list[Row] | None:
+    """The best rows; of a short problem also those that moving single ops leads to.
+
+    Ops are moved under the limit and again under lower ones, as a search with those would do: so
+    that more memory does not lead to a worse order.
+    """
+    runs = min(_EFFORT // sum(map(len, whole.ticks)), _MOST)
+    if runs < _FEWEST:
+        found = sorted([*known, *(each for _, more in rounds for each in more)], key=goal.score)
+        rows = (_right(each.candidate, whole) for each in found)
+        return next((each for each in rows if each is not None), None)
+    better = []
+    for (cap, found), (_, lower) in pairwise([*rounds, (0, [])]):
+        under = _lower(whole, rounds[0][0] - cap)
+        pool = sorted([*known, *found, *lower], key=goal.score)
+        starts = [*pool[:2], min(pool, key=lambda each: (each.makespan, each.cost))]
+        for each in {id(each): each for each in starts}.values():
+            rows = _right(each.candidate, under)
+            if rows is not None:
+                better.append(improve(under, rows, goal.score, runs))
+    return min(better)[1] if better else None
+
+
+def _lower(whole: Streams, units: int) -> Streams:
+    """The same under a limit that is lower by so many units, of mean size."""
+    if not units:
+        return whole
+    limit = (cells - units * _cells(whole, 0, rank) for rank, cells in enumerate(whole.limit))
+    return replace(whole, limit=tuple(limit))
+
+
+def _cells(whole: Streams, kind: int, rank: int) -> float:
+    """Mean cells that a rank's ops of a kind (0: F, 2: W) hold or free."""
+    stages = (rank, whole.stages - 1 - rank)
+    cells = sum(sum(whole.holds[kind * whole.stages + stage]) for stage in stages)
+    return abs(cells) / (2 * whole.units)
 
 
 def _first(problem: Problem, microbatches: int) -> Problem:
@@ -60,21 +121,21 @@ def _sizes(problem: Problem) -> tuple[int, ...]:
     return (problem.microbatches,) if problem.microbatches <= longer else (short, longer)
 
 
-def _judge(candidate: Candidate, runs: list[Streams], microbatches: int) -> Score | None:
+def _judge(candidate: Candidate, runs: list[Streams], microbatches: int) -> _Judged | None:
     """What a candidate costs over so many micro-batches: measured, or in a straight line."""
-    found: list[Score] = []
+    found: list[tuple[float, float]] = []
     for each in runs:
         rows = _right(candidate, each)
         result = rows and run(each, rows)
         if not result:
             return None
         found.append((result.cost, result.makespan))
-    if len(found) == 1:
-        return found[0]
-    first, second = (each.problem.microbatches for each in runs)
-    ahead = (microbatches - second) / (second - first)
-    cost, makespan = (b + ahead * (b - a) for a, b in zip(*found, strict=True))
-    return cost, makespan
+    cost, makespan = found[-1]
+    if len(found) == 2:
+        first, second = (each.problem.microbatches for each in runs)
+        ahead = (microbatches - second) / (second - first)
+        cost, makespan = (b + ahead * (b - a) for a, b in zip(*found, strict=True))
+    return _Judged(cost, makespan, candidate)
 
 
 def _right(candidate: Candidate, problem: Streams) -> list[Row] | None:
@@ -90,17 +151,15 @@ def _caps(whole: Streams) -> Iterator[int]:
 
     What I's free (M_I - M_W in arXiv:2401.10241) makes room that a count of units does not see.
     """
-    p, stages, units = whole.problem.ranks, whole.stages, whole.units
+    highest = 2 * (whole.problem.ranks + whole.problem.segments_max - 1)
 
-    def most(kind: int, rank: int) -> int:
-        cells = sum(
-            abs(sum(whole.holds[kind * stages + stage])) for stage in (rank, stages - 1 - rank)
-        )
-        return int(2 * units * whole.limit[rank] / cells) if cells else 2 * units
+    def most(kind: int) -> int:
+        """What the limit allows; with more units than `highest` memory buys no speed."""
+        cells = [_cells(whole, kind, rank) for rank in range(whole.problem.ranks)]
+        rooms = zip(whole.limit, cells, strict=True)
+        return int(min(limit / each if each else highest for limit, each in rooms))
 
-    by_f = min(most(0, rank) for rank in range(p))
-    by_w = min(most(2, rank) for rank in range(p))
-    highest = 2 * (p + whole.problem.segments_max - 1)
-    if min(by_w, highest) > by_f:
-        yield min(by_w, highest)
-    yield from range(min(by_f, highest), 1, -1)
+    by_f, by_w = min(most(0), highest), min(most(2), highest)
+    if by_w > by_f:
+        yield by_w
+    yield from range(by_f, 1, -1)

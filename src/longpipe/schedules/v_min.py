@@ -27,7 +27,7 @@ from longpipe.schedules._registry import schedule
     paper="Qi et al., arXiv:2405.15362",
     chunks=2,
     splits=True,
-    bubble="(6p-1 - 3l)/2 with F = I = W and l = 2 floor((p+1)/3) + 2 (+2 if p = 2 mod 3, p > 2)",
+    bubble="(6p-1-3l)/2, +2 if p = 2 mod 3 and p >= 5 (p = 2: 3/2), F = I = W, l twice the peak",
     peak="floor((p+1)/3) + 1",
 )
 def build(problem: Problem) -> Schedule:

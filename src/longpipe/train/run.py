@@ -47,7 +47,7 @@ from longpipe.train.report import (
 )
 from longpipe.train.trainer import Trainer
 from longpipe.train.tuner import Tuner, Way
-from longpipe.train.update import Update
+from longpipe.train.update import Update, update_of
 
 
 def train(job: Job, *, joins: bool = False) -> str | None:
@@ -238,7 +238,7 @@ def _resume(rank: _Rank) -> int:
 
 def _trainer(rank: _Rank, by_group: Mapping[int, Forecast], interrupt: Interrupt) -> Trainer:
     job, world = rank.job, rank.world
-    update = Update(job, rank.peers, rank.part, rank.optimizer, rank.narrator.say)
+    update = update_of(job, rank.peers, rank.part, rank.optimizer, rank.narrator.say)
     tuner, group = None, first_group(job.config)
     if job.layout.candidates:
         ways = {

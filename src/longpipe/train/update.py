@@ -1,10 +1,12 @@
 """The end of a step: what all ranks together know of it, and what the optimizer makes of that."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+from torch.nn import Parameter
 from torch.optim import AdamW
 
 from longpipe.errors import RunError
@@ -66,17 +68,33 @@ class Outcome:
 
 
 class Update:
-    """Steps the optimizer of one rank as an outcome says."""
+    """Steps the optimizer of one rank as an outcome says.
+
+    Args:
+        peers: all ranks.
+        parameters: this rank's.
+        optimizer: over them.
+        max_norm: of the gradient over all ranks; 0: no clipping.
+        refresh: called after every change of the weights.
+        not_finite: called on all ranks where an outcome has no update; may raise to stop.
+    """
 
     def __init__(
-        self, job: Job, peers: Peers, part: Part, optimizer: AdamW, say: Callable[[str], None]
+        self,
+        peers: Peers,
+        parameters: Mapping[str, Parameter],
+        optimizer: AdamW,
+        max_norm: float,
+        *,
+        refresh: Callable[[], None],
+        not_finite: Callable[[Outcome], None],
     ) -> None:
-        self.max_norm = job.config.optim.clip_norm
-        self._job = job
+        self.max_norm = max_norm
+        self.refresh = refresh
         self._peers = peers
-        self._part = part
+        self._parameters = parameters
         self._optimizer = optimizer
-        self._say = say
+        self._not_finite = not_finite
 
     def together(self, ran: Ran, row: Row) -> Outcome:
         """Wait for the rows of all ranks and apply the outcome; every rank calls it."""
@@ -86,15 +104,11 @@ class Update:
         return outcome
 
     def apply(self, outcome: Outcome) -> None:
-        """Clip and step, or go on without the update, or stop; all ranks alike.
-
-        Raises:
-            RunError: the loss or the norm is not finite, and the policy is to stop.
-        """
+        """Clip and step, or leave it to `not_finite`; all ranks alike."""
         if not outcome.finite:
             self._not_finite(outcome)
             return
-        clip(self._part.parameters, outcome.norm, self.max_norm)
+        clip(self._parameters, outcome.norm, self.max_norm)
         self.step(outcome.ran)
 
     def step(self, ran: Ran) -> None:
@@ -103,36 +117,46 @@ class Update:
         self._optimizer.step()
         self.refresh()
 
-    def refresh(self) -> None:
-        """After every change of the weights."""
-        self._part.refresh()
 
-    def _not_finite(self, outcome: Outcome) -> None:
-        bad = (
-            name
-            for name, parameter in self._part.parameters.items()
-            if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
-        )
-        found = self._peers.gather(next(bad, None), "looking for numbers that are not finite")
-        where = next(
-            (
-                f", first on rank {rank} in the gradient of {name}"
-                for rank, name in enumerate(found)
-                if name is not None
-            ),
-            "",
-        )
-        text = (
-            f"step {outcome.ran.step}: loss {outcome.loss:g}, gradient norm {outcome.norm:g}{where}"
-        )
-        if self._job.config.train.nan_policy == "skip":
-            self._say(f"{text}: the update is left out (train.nan_policy = skip)")
-            return
-        newest = latest(self._job.checkpoints)
-        kept = (
-            f"The newest checkpoint, {newest}, is complete" if newest else "No checkpoint was due"
-        )
-        raise RunError(
-            f"{text}. {kept}; the weights have not been touched by this step. Lower optim.lr, look "
-            'at the data of this step, or set train.nan_policy = "skip" to leave such updates out'
-        )
+def update_of(
+    job: Job, peers: Peers, part: Part, optimizer: AdamW, say: Callable[[str], None]
+) -> Update:
+    """That of a run's rank; what is not finite stops the run or is skipped, as the config says."""
+    return Update(
+        peers,
+        part.parameters,
+        optimizer,
+        job.config.optim.clip_norm,
+        refresh=part.refresh,
+        not_finite=partial(_not_finite, job, peers, part, say),
+    )
+
+
+def _not_finite(
+    job: Job, peers: Peers, part: Part, say: Callable[[str], None], outcome: Outcome
+) -> None:
+    """Stop or go on without the update; says where the first such number is."""
+    bad = (
+        name
+        for name, parameter in part.parameters.items()
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+    )
+    found = peers.gather(next(bad, None), "looking for numbers that are not finite")
+    where = next(
+        (
+            f", first on rank {rank} in the gradient of {name}"
+            for rank, name in enumerate(found)
+            if name is not None
+        ),
+        "",
+    )
+    text = f"step {outcome.ran.step}: loss {outcome.loss:g}, gradient norm {outcome.norm:g}{where}"
+    if job.config.train.nan_policy == "skip":
+        say(f"{text}: the update is left out (train.nan_policy = skip)")
+        return
+    newest = latest(job.checkpoints)
+    kept = f"The newest checkpoint, {newest}, is complete" if newest else "No checkpoint was due"
+    raise RunError(
+        f"{text}. {kept}; the weights have not been touched by this step. Lower optim.lr, look "
+        'at the data of this step, or set train.nan_policy = "skip" to leave such updates out'
+    )

@@ -4,6 +4,9 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_validate_properties import any_schedule
 
 from longpipe import (
     Op,
@@ -72,20 +75,23 @@ def check_states(schedule: Schedule, buffers: int) -> None:
     for row in schedule.rows:
         whole: set[int] = set()
         due: set[int] = set()
+        unread: set[int] = set()
         for op in row:
             if op.kind is Kind.UNSHARD:
                 assert op.stage not in whole
                 whole.add(op.stage)
+                unread.add(op.stage)
                 assert len(whole) <= buffers
             elif op.kind is Kind.RESHARD:
                 whole.remove(op.stage)
+                assert op.stage not in unread
             elif op.kind is Kind.REDUCE_GRAD:
                 due.remove(op.stage)
             else:
                 assert op.stage in whole
+                unread.discard(op.stage)
                 if op.kind in (Kind.B, Kind.W):
                     due.add(op.stage)
-                assert len(due) <= 1
         assert not whole
         assert not due
 
@@ -222,6 +228,35 @@ def test_recompute_finds_whole_weights() -> None:
     validate(add_sharding(recompute(build("looped-bfs", Problem(2, 3, 3)))))
 
 
+@settings(deadline=None, max_examples=60)
+@given(schedule=any_schedule(), buffers=st.integers(1, 3))
+def test_any_order_on_any_placement_can_be_sharded(schedule: Schedule, buffers: int) -> None:
+    sharded = add_sharding(schedule, buffers)
+    validate(sharded)
+    check_states(sharded, buffers)
+    validate(add_messages(sharded))
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_sharding_op_moved_passes_only_where_the_states_allow(data: st.DataObject) -> None:
+    """Against the states as they are said anew in `check_states`."""
+    case = data.draw(st.sampled_from([("looped-bfs", 3), ("interleaved", 3), ("zb-v", 2)]))
+    sharded = add_sharding(build(case[0], Problem(2, 2, case[1])))
+    row = list(sharded.rows[0])
+    movable = [index for index, op in enumerate(row) if op.kind in SHARDING]
+    op = row.pop(data.draw(st.sampled_from(movable)))
+    row.insert(data.draw(st.integers(0, len(row))), op)
+    moved = replace(sharded, rows=(tuple(row), *sharded.rows[1:]))
+    try:
+        check_states(moved, buffers=9)
+    except (AssertionError, KeyError):
+        with pytest.raises(ScheduleError, match=r"rank 0, op \d+: "):
+            validate(moved)
+    else:
+        validate(moved)
+
+
 RIGHT = "0UNSHARD0 0F0 0B0 0REDUCE_GRAD0 0RESHARD0"
 FAULTS = {
     "0F0 0UNSHARD0 0B0 0REDUCE_GRAD0 0RESHARD0": "op 0: 0F0 finds its weights sharded",
@@ -234,6 +269,7 @@ FAULTS = {
     "0UNSHARD0 0F0 0B0 0REDUCE_GRAD0 0REDUCE_GRAD1 0RESHARD0": "op 4: .* no new gradient",
     "0RESHARD0 0UNSHARD0 0F0 0B0 0REDUCE_GRAD0 0RESHARD1": "op 0: .* not whole",
     "0UNSHARD0 0F0 0RESHARD0 0UNSHARD0 0B0 0REDUCE_GRAD0 0RESHARD1": "op 3: .* is there twice",
+    "0UNSHARD0 0RESHARD0 0UNSHARD1 0F0 0B0 0REDUCE_GRAD0 0RESHARD1": "op 1: .* no op has read",
     "1UNSHARD0 0F0 0B0": "op 0: 1UNSHARD0 names no stage of this rank",
     "0UNSHARD0.1 0F0 0B0": "op 0: 0UNSHARD0.1 names no stage of this rank, .* or a segment",
 }

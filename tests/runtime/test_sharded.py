@@ -12,9 +12,10 @@ from local_step import batches_of, boundary_of, run_local
 from toy_stages import ToyStage, reference, scale_of
 
 from longpipe.errors import PlanError, RunError
-from longpipe.ir import COMPUTE, SHARDING, Kind, Problem
+from longpipe.ir import COMPUTE, SHARDING, Kind, Problem, from_text, to_text
 from longpipe.passes import add_messages, add_sharding
 from longpipe.runtime import Executor, ShardedStage
+from longpipe.runtime.early import early_ops
 from longpipe.runtime.local import LocalFabric, run_ranks
 from longpipe.schedules import build
 
@@ -162,6 +163,26 @@ def test_a_failed_gather_names_what_it_waited_for():
     batches = batches_of(problem)
     with pytest.raises(RunError, match="waiting for the weights of stage 0 from its copies"):
         executor.run_step(batches, scale_of(batches))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (" 2UNSHARD0", "", "weights of stage 2 are not gathered"),
+        (" 0RESHARD1", "", r"stages \[0\] are still whole"),
+    ],
+)
+def test_a_row_that_was_not_validated(old, new, fault):
+    """Freed memory is never read, and nothing stays behind."""
+    text = to_text(add_sharding(add_messages(build("looped-bfs", Problem(1, 1, 3)))))
+    assert old in text
+    with pytest.raises(RunError, match=fault):
+        run_sharded(from_text(text.replace(old, new)))
+
+
+def test_no_op_of_a_sharded_step_is_early():
+    """A dropped step would leave weights whole."""
+    assert early_ops(add_messages(add_sharding(build("looped-bfs", Problem(2, 2, 2))))) == (0, 0)
 
 
 def test_nothing_of_sharding_is_left_where_there_is_none():

@@ -6,6 +6,7 @@ is the Program's affair (see `longpipe.passes.add_sharding`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -173,6 +174,7 @@ class Shards:
         self._modules = sharded
         self._recorder = recorder
         self._progress = progress
+        self._whole: set[int] = set()  # gathered, or being gathered
         self._gathers: dict[int, tuple[int, Handle]] = {}  # by stage: number of the op, and handle
         self._reduction: tuple[int, int, Handle] | None = None  # stage, number of the op, handle
 
@@ -185,27 +187,36 @@ class Shards:
         self._recorder.begin(number)
         if op.kind is Kind.UNSHARD:
             self._gathers[op.stage] = number, module.unshard()
+            self._whole.add(op.stage)
         elif op.kind is Kind.REDUCE_GRAD:
             self._reduction = op.stage, number, module.reduce_grad()
         else:
+            self._arrive(op.stage)  # or the gather would write to freed memory
+            self._whole.remove(op.stage)
             module.reshard()
             self._recorder.end(number)
 
     def before(self, stage: int) -> Callable[[], None] | None:
         """What an op of the stage must call first; None: the stage is not sharded."""
-        if stage not in self._modules:
-            return None
-
-        def wait() -> None:
-            if stage in self._gathers:
-                number, handle = self._gathers.pop(stage)
-                self._wait(f"the weights of stage {stage} from its copies", number, handle)
-
-        return wait
+        return partial(self._arrive, stage) if stage in self._modules else None
 
     def finish(self) -> None:
         """Wait until the gradients of the step are in the shards."""
         self._settle()
+        if self._whole:
+            raise RunError(
+                f"stages {sorted(self._whole)} are still whole at the end of the step: "
+                "validate the program before a run"
+            )
+
+    def _arrive(self, stage: int) -> None:
+        if stage not in self._whole:
+            raise RunError(
+                f"the weights of stage {stage} are not gathered: validate the program before a run"
+            )
+        if stage in self._gathers:
+            number, handle = self._gathers.pop(stage)
+            self._wait(f"the weights of stage {stage} from its copies", number, handle)
 
     def _settle(self) -> None:
         if self._reduction is not None:

@@ -8,9 +8,9 @@ def check_sharding(what: Schedule | Program) -> None:
     """Walk each row with the state of its stages; raise ScheduleError at the first fault.
 
     A stage that a rank gathers somewhere (UNSHARD) begins the step sharded. It is gathered once at
-    a time, each of its compute ops finds it whole (W too: gradients are those of whole weights, and
-    torch's runtime wants the same), and it ends the step sharded, since the optimizer changes
-    shards. A stage that a rank gathers or reduces has a REDUCE_GRAD after its last B or W, and none
+    a time and not for nothing, each of its compute ops finds it whole (W too: gradients are those
+    of whole weights, and torch's runtime wants the same), and it ends the step sharded, since the
+    optimizer changes shards. A stage that a rank gathers or reduces has a REDUCE_GRAD after its last B or W, and none
     without a new B or W before it (what an I adds to biases and norms waits for the one of its W).
     A stage with neither is not sharded.
     """
@@ -49,6 +49,7 @@ class _Row:
         self._sharded = {op.stage for op in here if op.kind is not Kind.REDUCE_GRAD}
         self._reduced = {op.stage for op in here}
         self._whole: dict[int, int] = {}  # position of the UNSHARD
+        self._unread: set[int] = set()  # gathered, but no op has used them yet
         self._due: dict[int, int] = {}  # position of the last gradient not yet reduced
 
     def check(self) -> None:
@@ -75,6 +76,7 @@ class _Row:
     def _compute(self, position: int, op: Op) -> None:
         if op.stage in self._sharded and op.stage not in self._whole:
             self._fail(position, "finds its weights sharded", f"put {op.stage}UNSHARD before it")
+        self._unread.discard(op.stage)
         if op.kind in WEIGHT_GRAD and op.stage in self._reduced:
             self._due[op.stage] = position
 
@@ -89,9 +91,14 @@ class _Row:
                     f"delete it, or put {stage}RESHARD between the two",
                 )
             self._whole[stage] = position
+            self._unread.add(stage)
         elif op.kind is Kind.RESHARD:
             if self._whole.pop(stage, None) is None:
                 self._fail(position, "frees weights that are not whole", "delete it")
+            if stage in self._unread:
+                self._fail(
+                    position, "frees weights that no op has read", "delete it and its UNSHARD"
+                )
         elif self._due.pop(stage, None) is None:
             self._fail(
                 position, "has no new gradient to reduce", f"put it after a backward of {stage}"

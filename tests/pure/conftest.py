@@ -33,13 +33,13 @@ def problems() -> tuple[Problem, ...]:
     return tuple(grid())
 
 
-@pytest.fixture(params=[entry.name for entry in entries()])
+@pytest.fixture(scope="session", params=[entry.name for entry in entries()])
 def schedule_name(request: pytest.FixtureRequest) -> str:
     """Each registered schedule in turn."""
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def schedules(schedule_name: str) -> tuple[Schedule, ...]:
-    """Every Schedule of that name over the grid."""
+    """Every Schedule of that name over the grid, built once: some of them search."""
     return tuple(buildable(schedule_name))

@@ -1,5 +1,7 @@
 """Choosing the layout: layers into stages, sequences into segments."""
 
+from longpipe.plan.exact import Exact as Exact
+from longpipe.plan.exact import solve_exact as solve_exact
 from longpipe.plan.grouping import Candidate as Candidate
 from longpipe.plan.grouping import RankMemory as RankMemory
 from longpipe.plan.grouping import candidates as candidates

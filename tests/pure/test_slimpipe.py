@@ -101,6 +101,13 @@ def test_what_the_exchange_of_attention_could_gain(
     assert even == pytest.approx(balanced, abs=0.0005)
 
 
+@pytest.mark.parametrize(("p", "k", "seq1f1b"), [(4, 8, 0.33), (8, 32, 0.27)])
+def test_the_units_more_than_seq1f1b_are_slack(p: int, k: int, seq1f1b: float) -> None:
+    """Where late segments are dearer, Seq1F1B's global bubble is larger (SlimPipe's: above)."""
+    found = measure(simulate(build("seq1f1b", Problem(p, 4, 1, k)), CausalCosts()))
+    assert found.global_bubble_rate == pytest.approx(seq1f1b, abs=0.005)
+
+
 @pytest.mark.parametrize(
     ("problem", "fault"),
     [

@@ -71,7 +71,7 @@ class Asked:
 
     def schedule(self) -> Schedule:
         """The schedule of that name and size, or the one in a file of that name, validated."""
-        counts = _segments(self.segments)
+        counts = segment_counts(self.segments)
         about = named(self.name)
         if about is None:
             return self._from_file(Path(self.name), counts)
@@ -152,7 +152,8 @@ def _refuse_absurd(about: Entry, problem: Problem) -> None:
         )
 
 
-def _segments(text: str) -> int | tuple[int, ...]:
+def segment_counts(text: str) -> int | tuple[int, ...]:
+    """What `--segments` says."""
     try:
         counts = tuple(map(int, text.split(",")))
     except ValueError:

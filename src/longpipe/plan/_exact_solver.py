@@ -32,7 +32,7 @@ def solver() -> "highspy.Highs":
 
     class Quiet(highspy.Highs):
         def enableCallbacks(self) -> None:  # the constructor calls it, and it prints a banner
-            self.silent()
+            self.setOptionValue("log_to_console", False)
             super().enableCallbacks()  # type: ignore[no-untyped-call]
 
     return Quiet()  # type: ignore[no-untyped-call]

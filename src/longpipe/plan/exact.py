@@ -40,13 +40,15 @@ Report = Callable[[float, float, float], None]  # seconds, cost and bound in tic
 class Exact:
     """An order, its cost (the longest span of a rank), and what no order can be better than.
 
-    Costs in ticks of the cost model. `elapsed_s` is the time that the search took.
+    Costs in ticks of the cost model. `elapsed_s` is the time that the search took. `tolerance` is
+    the share of the cost that rounding may hide: 0 where all ticks are whole numbers.
     """
 
     schedule: Schedule
     cost_ticks: float
     bound_ticks: float
     elapsed_s: float
+    tolerance: float
 
     @property
     def gap(self) -> float:
@@ -55,9 +57,8 @@ class Exact:
 
     @property
     def optimal(self) -> bool:
-        """Whether it is proven that no order costs less (by a millionth, if ticks are no whole
-        numbers)."""
-        return self.gap <= _TINY
+        """Whether it is proven, but for the tolerance, that no order costs less."""
+        return self.gap <= self.tolerance
 
 
 def solve_exact(
@@ -93,6 +94,7 @@ def solve_exact(
         search.cost * unit,
         search.bound * unit,
         time.perf_counter() - started,
+        0.0 if whole else 2 * _TINY,
     )
 
 

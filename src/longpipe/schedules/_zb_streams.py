@@ -94,7 +94,7 @@ def limited(
 
     wanted = needs(default) if memory_limit is None else memory_limit
     least = needs((one_by_one(problem),) * problem.ranks)
-    if wanted < least:
+    if not wanted >= least:  # so that NaN is refused, too
         raise ProblemError(
             f"memory_limit={wanted:g} full micro-batches is too little for a search of zero-bubble "
             "orders (zb-auto, seq-zb-auto): one micro-batch at a time needs more, set "

@@ -78,9 +78,10 @@ def save_text(path: Path, text: str) -> None:
 
 
 def _block(timeline: Timeline) -> str:
-    head = {"name": timeline.name, "source": timeline.source, "waits_s": timeline.waits_s}
-    pairs = [[str(op) for op in pair] for pair in sorted(timeline.pairs)]
-    head |= {"pairs": pairs} if pairs else {}
+    head: dict[str, Any] = {"name": timeline.name, "source": timeline.source}
+    head["waits_s"] = timeline.waits_s
+    if timeline.pairs:
+        head["pairs"] = [[str(op) for op in pair] for pair in sorted(timeline.pairs)]
     rows = (
         "[\n" + ",\n".join(json.dumps([str(event.op), *event[1:]]) for event in row) + "\n]"
         for row in timeline.rows

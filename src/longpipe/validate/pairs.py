@@ -54,8 +54,9 @@ def _check_pair(what: Schedule | Program, places: Places, first: Op, second: Op)
             f"rank {rank}, op {places[first]}: {name} is of one unit, and {second} needs {first}: "
             "pair a forward with the backward of another micro-batch or stage"
         )
-    row = [op for op in what.rows[rank][places[first] :] if op.kind in COMPUTE]
-    if len(row) < 2 or row[1] != second:
+    row = what.rows[rank]
+    later = (row[position] for position in range(places[first] + 1, len(row)))
+    if next((op for op in later if op.kind in COMPUTE), None) != second:
         raise ScheduleError(
             f"rank {rank}, op {places[first]}: {name} are no neighbours, {second} is op "
             f"{places[provides(second)]}: move it right after {first}"

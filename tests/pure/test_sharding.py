@@ -30,7 +30,7 @@ from longpipe import (
 from longpipe.cost import AnalyticCosts, Copies, DecoderShape, Device, Link, Load
 from longpipe.errors import PlanError
 from longpipe.ir import COMPUTE, SHARDING, Kind, clock, loop, makespan_ticks
-from longpipe.passes import add_sharding, recompute
+from longpipe.passes import add_sharding, recompute, without_sharding
 
 
 def counts(schedule: Schedule, kind: Kind) -> list[int]:
@@ -121,6 +121,7 @@ def test_every_schedule_can_be_sharded(name: str) -> None:
             validate(program)
             late = add_sharding(add_messages(schedule), buffers)
             validate(late)
+            assert without_sharding(late).schedule().rows == schedule.rows
             assert late.schedule() == program.schedule() == sharded
             assert from_text(to_text(program)) == program
             compute = tuple(tuple(op for op in row if op.kind in COMPUTE) for row in sharded.rows)

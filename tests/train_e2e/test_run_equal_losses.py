@@ -7,6 +7,7 @@ import pytest
 from small import config, losses, run_here, run_several, write_text
 
 from longpipe import Problem, add_messages, build, to_text, to_torch_csv
+from longpipe.passes import add_sharding
 from longpipe.runtime.launch import Launch, launch
 from longpipe.train.config import Config
 
@@ -23,6 +24,7 @@ LAYOUTS = {
     "order.txt": ("pipeline.segments=2",),
     "program.txt": ("pipeline.segments=1",),
     "torch.csv": ("pipeline.segments=2", "pipeline.chunks=2"),
+    "comms.csv": ("pipeline.segments=1", "pipeline.chunks=2"),
 }  # fmt: skip
 # Orders that somebody has written: the first by hand, in no published order.
 FILES: dict[str, Callable[[], str]] = {
@@ -33,6 +35,7 @@ FILES: dict[str, Callable[[], str]] = {
     ),
     "program.txt": lambda: to_text(add_messages(build("1f1b", Problem(2, 2)))),
     "torch.csv": lambda: to_torch_csv(build("seq1f1b-interleaved", Problem(2, 2, 2, 2))),
+    "comms.csv": lambda: to_torch_csv(add_messages(add_sharding(build("zb-v", Problem(2, 2, 2))))),
 }
 EXACT = ("train.precision=float64", "train.steps=3", "optim.clip_norm=0.1")
 MODELS = {"untied": (), "tied": ("model.tie_embeddings=true", "model.qk_norm=true")}

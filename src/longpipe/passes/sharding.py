@@ -69,6 +69,12 @@ def add_sharding(schedule: Rewritten, buffers: int = 2, filling: int = 1) -> Rew
     return replace(schedule, rows=tuple(rows), pairs=frozenset(pairs))
 
 
+def without_sharding(schedule: Rewritten) -> Rewritten:
+    """Leave the sharding ops out, for a run whose ranks hold their weights whole."""
+    rows = tuple(tuple(op for op in row if op.kind not in SHARDING) for row in schedule.rows)
+    return replace(schedule, rows=rows)
+
+
 def _reductions(ops: list[Op], slots: dict[int, int], filling: int) -> _Gaps:
     gaps: _Gaps = defaultdict(list)
     last: dict[int, tuple[int, int]] = {}  # by buffer: last backward in it, and its stage

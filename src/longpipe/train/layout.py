@@ -11,6 +11,7 @@ from longpipe.cost.flops import DecoderShape, StageShape, coefficients, op_flops
 from longpipe.errors import ConfigError, PlanError
 from longpipe.ir import Kind, Op, Placement, Problem, Program, Schedule, Segment, to_text
 from longpipe.model.config import DecoderConfig
+from longpipe.passes import without_sharding
 from longpipe.plan import (
     balanced_layers,
     check_same,
@@ -90,7 +91,10 @@ def make_layout(config: Config, model: DecoderConfig) -> Layout:
 
 
 def _written(pipeline: PipelineConfig, problem: Problem) -> Schedule | Program | None:
-    """The order in a file, if the config names one; proved right, and for this problem."""
+    """The order in a file, if the config names one; proved right, and for this problem.
+
+    Gathers and reductions in it are left out: a rank holds its weights whole.
+    """
     if named(pipeline.schedule) is not None:
         return None
     if pipeline.options:
@@ -100,7 +104,7 @@ def _written(pipeline: PipelineConfig, problem: Problem) -> Schedule | Program |
     what = read_order(path, pipeline.segments)
     check_same(path, what.problem, problem)
     validate(what)
-    return what
+    return without_sharding(what)
 
 
 def _partition(config: Config, shape: DecoderShape, placement: Placement) -> tuple[int, ...]:

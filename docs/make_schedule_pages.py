@@ -5,20 +5,26 @@ One page per registered schedule and their index (here), the configuration refer
 a test compares the files with a fresh run.
 """
 
+import json
 import sys
 from collections.abc import Iterator
+from functools import cache
 from inspect import getdoc
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import command_page
 import configuration_page
+from memory_curve import memory_curve
 
 from longpipe import Metrics, Problem, ProblemError, UniformCosts, build, entries, measure, simulate
-from longpipe.schedules import Entry
+from longpipe.schedules import Entry, example
 
 DOCS = Path(__file__).parent
 GOLDENS = DOCS.parent / "tests" / "goldens"
 NOTES = DOCS / "schedule_notes"
+SLEPT = DOCS / "measured" / "slept.json"  # written by `make bench-slept`
 
 _MADE = "<!-- Made by docs/make_schedule_pages.py: run `make docs-pages`, do not edit. -->\n"
 _SIZES = ((4, 8), (8, 16))
@@ -36,7 +42,8 @@ def pages() -> dict[str, str]:
     found["schedules/index.md"] = _index()
     found["configuration.md"] = configuration_page.page()
     found["command_line.md"] = command_page.page()
-    return {name: _with_mark(text) for name, text in found.items()}
+    marked = {name: _with_mark(text) for name, text in found.items()}
+    return marked | {f"schedules/{entry.name}.svg": _memory(entry) for entry in entries()}
 
 
 def _with_mark(text: str) -> str:
@@ -68,6 +75,11 @@ def _page(entry: Entry) -> str:
         "The command of the first row:",
         f"<!-- not run: the table above has its numbers -->\n```console\n"
         f"$ longpipe simulate {entry.name} {_options(_problems(entry)[0])}\n```",
+        "## Memory",
+        "The activations that each rank holds, F = I = W = 1; the peak counts whole micro-batches "
+        "on one rank.",
+        f"![Activations over time]({entry.name}.svg)",
+        *_measured(entry),
         *_note(entry),
     ]
     return "\n\n".join(sections) + "\n"
@@ -83,7 +95,7 @@ def _index() -> str:
     p, m = _SIZES[0]
     compared = []
     for entry in entries():
-        problem = Problem(p, m, _chunks_of(entry), 4 if entry.segments else 1)
+        problem = example(entry, p, m, 4 if entry.segments else 1)
         compared.append(f"| {entry.name} {_row(problem, _numbers(entry, problem))}")
     return "\n\n".join(
         [
@@ -96,7 +108,8 @@ def _index() -> str:
             _LEGEND,
             "## Side by side",
             f"{p} ranks, {m} micro-batches, 4 segments where the schedule orders segments, "
-            "F = I = W = 1. Made by the simulator; each page has more sizes.",
+            "F = I = W = 1, or the next size that it takes. Made by the simulator; each page has "
+            "more sizes, and [time and memory on a 7B decoder](../frontier.md) are compared apart.",
             "| schedule | p | m | v | k | makespan | global bubble | span bubble "
             "| peak activations by rank |\n|---|---|---|---|---|---|---|---|---|\n"
             + "\n".join(compared),
@@ -176,6 +189,42 @@ def _chunks(entry: Entry) -> str:
     return f"{entry.chunks} or more" if entry.more_chunks else str(entry.chunks)
 
 
+def _memory(entry: Entry) -> str:
+    """The curve of memory of 4 ranks, 8 micro-batches, and 4 segments where it orders segments."""
+    problem = example(entry, *_SIZES[0], 4 if entry.segments else 1)
+    return memory_curve(simulate(build(entry.name, problem), UniformCosts(problem)))
+
+
+@cache
+def _slept() -> dict[str, Any]:
+    """The figures of `make bench-slept`."""
+    found: dict[str, Any] = json.loads(SLEPT.read_text(encoding="utf-8"))
+    return found
+
+
+def _measured(entry: Entry) -> Iterator[str]:
+    """Its rows in the benchmark with slept costs."""
+    found = _slept()
+    rows = [row for row in found["rows"] if row["schedule"] == entry.name]
+    if not rows:
+        return
+    yield "## Measured"
+    yield (
+        "On real processes over gloo, each op a small tensor operation and a sleep, with equal "
+        "costs or those of a 7B decoder, where messages also take time "
+        f"([how](../measuring.md#slept-costs)). {found['date']}, {found['hardware']}, "
+        f"`{found['command']}`; measured: the median of {len(rows[0]['measured_s'])} steps."
+    )
+    lines = ["| p | m | v | k | costs | predicted s | measured s | |", "|---|" + "---|" * 7]
+    for row in rows:
+        sizes = (str(row[name]) for name in ("ranks", "microbatches", "chunks", "segments"))
+        times = f"{row['predicted_s']:.3f} | {median(row['measured_s']):.3f}"
+        lines.append(
+            f"| {' | '.join(sizes)} | {row['costs']} | {times} | {row['ratio'] - 1:+.1%} |"
+        )
+    yield "\n".join(lines)
+
+
 def _code(formula: str) -> str:
     return f"`{formula}`" if formula else "none published"
 
@@ -191,7 +240,7 @@ def _note(entry: Entry) -> Iterator[str]:
 def main() -> None:
     """Write all pages; remove those of schedules that are gone."""
     made = pages()
-    for old in (DOCS / "schedules").glob("*.md"):
+    for old in (DOCS / "schedules").iterdir():
         if f"schedules/{old.name}" not in made:
             old.unlink()
     for name, text in made.items():

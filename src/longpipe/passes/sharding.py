@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from longpipe.errors import ProblemError, ScheduleError
 from longpipe.ir import COMPUTE, SENDS, SHARDING, WEIGHT_GRAD, Kind, Op, Program, Schedule
 
-Rewritten = TypeVar("Rewritten", Schedule, Program)
+Rewritten = TypeVar("Rewritten", bound=Schedule | Program)
 
 
 class _Shard(NamedTuple):

@@ -10,15 +10,13 @@ from torch.optim import AdamW
 from longpipe.data import Batch, Loader, Tokenizer
 from longpipe.ir import Program
 from longpipe.runtime import Boundary, Executor, Transport
-from longpipe.runtime.agree import agree, facts_of
-from longpipe.runtime.delayed import DelayedTransport
 from longpipe.runtime.launch import Launch, World, launch
-from longpipe.runtime.p2p import GlooTransport, transport_for
 from longpipe.runtime.trace import clock_offset_s
 from longpipe.simulate import measure
 from longpipe.train.candidates import first_group
 from longpipe.train.checkpoint import clean, resume, training_tensors
 from longpipe.train.config_changes import changes
+from longpipe.train.connect import prove_alike, transports
 from longpipe.train.console import Narrator
 from longpipe.train.corpus import Corpus, open_corpus
 from longpipe.train.export import export_model
@@ -140,13 +138,11 @@ def _run(world: World, job: Job) -> str | None:
 def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
     """Data, model, optimizer and connections, and the proof that all ranks mean the same."""
     config, layout = job.config, job.layout
-    plan, program = layout.plan, layout.program
+    plan, placement = layout.plan, layout.program.placement
     with narrator.phase("opening the data"):
         corpus = _open_corpus(peers, job)
     with narrator.phase("building the model"):
-        part = build_part(
-            config, job.model, plan.layers, program.placement, world.rank, world.device
-        )
+        part = build_part(config, job.model, plan.layers, placement, world.rank, world.device)
         part.zero_gradients()
     boundary = Boundary(
         config.train.microbatch_size,
@@ -156,25 +152,8 @@ def _set_up(world: World, job: Job, peers: Peers, narrator: Narrator) -> _Rank:
         world.device,
     )
     loader = Loader(corpus.rows, config.data.seed)
-    others = {
-        f"program of group {group}": facts_of(each, boundary)["program"]
-        for group, each in layout.candidates.items()
-    }
-    facts = (
-        facts_of(program, boundary)
-        | others
-        | {
-            "configuration": config.digest(),
-            "data": str(loader.state()["data"]),
-            "model": repr(job.model),
-        }
-    )
-    agree(world.store, world.rank, world.ranks, facts)
-    transport = transport_for(program, world.rank, range(world.ranks), world.device)
-    chain: Transport = GlooTransport(range(world.ranks), peers.group, lane=1)
-    if config.train.send_delay_s:
-        transport = DelayedTransport(transport, config.train.send_delay_s)
-        chain = DelayedTransport(chain, config.train.send_delay_s)
+    prove_alike(world, job, boundary, str(loader.state()["data"]))
+    transport, chain = transports(world, job, peers)
     return _Rank(
         world=world,
         job=job,

@@ -78,6 +78,9 @@ def test_costs_not_named_are_one() -> None:
     """`--costs I=2` leaves F and W alone."""
     size = ["1f1b", "--ranks", 2, "--microbatches", 3]
     assert simulated(*size, "--costs", "I=2") == simulated(*size, "--costs", "W=1,F=1,I=2")
+    pairs = ["dualpipe-v", "--ranks", 4, "--microbatches", 8]
+    assert simulated(*pairs)["makespan"] == 25.5
+    assert simulated(*pairs, "--costs", "FB=3")["makespan"] == 27
     assert simulated(*size) == simulated(*size, "--costs", "")
     assert simulated(*size, "--costs", "I=2")["makespan"] == 16
 

@@ -17,7 +17,7 @@ from longpipe.schedules import Entry, build
 from longpipe.validate import validate
 
 _MOST_OPS = 10_000_000  # about 6 GB of memory and two minutes
-_COSTS = {"F": "forward", "I": "input_grad", "W": "weight_grad"}
+_COSTS = {"F": "forward", "I": "input_grad", "W": "weight_grad", "FB": "pair"}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -63,7 +63,8 @@ class Asked:
         str,
         typer.Option(
             help="Times of one full micro-batch on one full stage, such as `F=1,I=1.2,W=0.8`; "
-            "what is not named is 1. B takes I + W; a chunk or a segment its share. Schedules that "
+            "what is not named is 1. B takes I + W; a chunk or a segment its share. `FB=2.5` fuses "
+            "the pairs of a schedule that has some; else they run as two ops. Schedules that "
             "search do it with these."
         ),
     ] = "F=1,I=1,W=1"
@@ -117,7 +118,7 @@ class Asked:
                 )
             if kind.strip() not in _COSTS or not time:
                 raise typer.BadParameter(
-                    f"{part!r} is not one of F=, I=, W= and a number", param_hint="--costs"
+                    f"{part!r} is not one of F=, I=, W=, FB= and a number", param_hint="--costs"
                 )
             times[_COSTS[kind.strip()]] = time.strip()
         return UniformCosts(problem, **times, comm=self.comm)

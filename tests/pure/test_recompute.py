@@ -1,22 +1,64 @@
 """The recompute pass over every schedule: where its R's stand, and what it costs and saves."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
-from longpipe.cost import UniformCosts
-from longpipe.errors import ProblemError, ScheduleError
-from longpipe.ir import INPUT_GRAD, Kind, Op, Problem, Schedule, from_text, loop, to_text, v
+from longpipe.cost import (
+    Activations,
+    AnalyticCosts,
+    DecoderShape,
+    Device,
+    Link,
+    Load,
+    Measured,
+    MeasuredCosts,
+    Slot,
+    StageShape,
+    UniformCosts,
+    coefficients,
+    op_flops,
+)
+from longpipe.errors import PlanError, ProblemError, ScheduleError
+from longpipe.ir import (
+    INPUT_GRAD,
+    Kind,
+    Memory,
+    Op,
+    Problem,
+    Schedule,
+    from_text,
+    loop,
+    segments_from_lengths,
+    to_text,
+    v,
+)
 from longpipe.passes import add_messages, recompute, stages_named
-from longpipe.schedules import build
+from longpipe.schedules import build, entry
 from longpipe.simulate import measure, simulate
 from longpipe.validate import validate
 
+SHAPE = DecoderShape(64, 4, 8, 2, 8, 160, 1000)
 
-def test_every_schedule_stays_valid_and_keeps_its_order(schedules: tuple[Schedule, ...]) -> None:
-    for schedule in schedules:
-        if schedule.ops > 2000:
+
+SIZES = [(1, 2, 1), (2, 3, 2), (4, 4, 4), (4, 2, 1)]  # ranks, micro-batches, segments
+
+
+def buildable(name: str) -> Iterator[Schedule]:
+    """On a few sizes: orders that search are slow on the whole grid."""
+    about = entry(name)
+    for ranks, microbatches, segments in SIZES:
+        chunks = 2 if about.chunks is None else about.chunks
+        problem = Problem(ranks, microbatches, chunks, segments if about.segments else 1)
+        try:
+            yield build(name, problem)
+        except ProblemError:
             continue
+
+
+def test_every_schedule_stays_valid_and_keeps_its_order(schedule_name: str) -> None:
+    for schedule in buildable(schedule_name):
         again = recompute(schedule)
         validate(again)
         validate(add_messages(again))
@@ -89,3 +131,59 @@ def test_text_keeps_an_r_and_validate_knows_its_place() -> None:
     early = "# ir 1 | early ranks=1 microbatches=1\nr0: 0R0 0F0 0B0"
     with pytest.raises(ScheduleError, match="0R0 comes before 0F0"):
         validate(from_text(early))
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["full", "selective"])
+def test_what_recompute_costs_and_saves(keeps: bool) -> None:
+    """R runs the layers' forward again, without attention if its outputs are kept, never the loss;
+    F keeps its input, and keys and values while a later segment reads them."""
+    segments = segments_from_lengths((24, 40))
+    stage = StageShape(2, last=True)
+    again = op_flops(Kind.R, SHAPE, stage, segments[0], keeps_attention=keeps)
+    layers = StageShape(2)
+    once = op_flops(Kind.F, SHAPE, layers, segments[0])
+    attention = coefficients(SHAPE, layers, (Kind.F,))[1] * 24 * 25 // 2
+    assert again == once - keeps * attention
+    memory = Activations(SHAPE, stage, segments, keeps_attention=keeps)
+    outputs = keeps * 2 * (SHAPE.query_size * 2 + SHAPE.heads * 4)
+    light = [memory.light(segment).holds for segment in segments]
+    assert light[0] == 24 * (SHAPE.hidden * 2 + outputs) + 2 * memory.layer_kv(24)
+    assert light[1] == 40 * (SHAPE.hidden * 2 + outputs)
+    for segment in segments:
+        whole = memory.light(segment).holds + memory.holds(Kind.R, segment)
+        assert whole == memory.holds(Kind.F, segment)
+        assert 0 < memory.scratch(Kind.R, segment) < memory.scratch(Kind.F, segment)
+
+
+def test_a_load_says_what_a_light_forward_keeps() -> None:
+    problem = Problem(1, 1)
+    op = Op(Kind.F, 0, 0)
+    found = []
+    for keeps in (False, True):
+        load = Load((4,), ((64,),), keeps_attention=keeps)
+        costs = AnalyticCosts(problem, SHAPE, load, Device(1e9), Link(0.0, 1e9))
+        found.append((costs.light(op).holds, costs.ticks(op._replace(kind=Kind.R))))
+    assert found[0][0] < found[1][0]
+    assert found[0][1] > found[1][1]
+
+
+def test_measured_costs_of_a_forward_in_two_parts() -> None:
+    """What a whole F holds follows from the light one and its R; the file keeps all."""
+    slot = Slot(Kind.F, 0, 0)
+    ops = {
+        slot._replace(light=True): Measured(1.0, 10, 30),
+        slot._replace(kind=Kind.R): Measured(0.9, 40, 55),
+        slot._replace(kind=Kind.B): Measured(2.0, -50, 20),
+    }
+    costs = MeasuredCosts(ops, (8,), {})
+    forward = Op(Kind.F, 0, 0)
+    assert costs.light(forward) == Memory(10, 30)
+    assert costs.ticks(forward) == 1.0
+    assert (costs.holds(forward), costs.scratch(forward)) == (50, 65)
+    assert MeasuredCosts.from_json(costs.to_json()) == costs
+    schedule = recompute(build("1f1b", Problem(1, 2)))
+    found = measure(simulate(schedule, costs))
+    assert found.peak_memory == (70.0,)
+    assert found.makespan_s == pytest.approx(2 * 3.9)
+    with pytest.raises(PlanError, match="measure with the same recompute"):
+        MeasuredCosts({slot: Measured(1.0, 50, 60)}, (8,), {}).light(forward)

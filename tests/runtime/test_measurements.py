@@ -35,17 +35,21 @@ def decoder(stage: int):
     return module, MicroBatch.whole(tokens, tokens), Boundary(2, 16, cuts)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("stage", [0, 1])
 @pytest.mark.parametrize("make", [toy, decoder])
-def test_a_stage_gives_back_all_that_it_holds(make, stage, split):
+def test_a_stage_gives_back_all_that_it_holds(make, stage, split, recompute):
     module, batch, boundary = make(stage)
-    costs = profile_stage(module, stage, 2, boundary, batch, split=split)
+    costs = profile_stage(module, stage, 2, boundary, batch, split=split, recompute=recompute)
     kinds = (Kind.F, Kind.I, Kind.W) if split else (Kind.F, Kind.B)
+    kinds += (Kind.R,) if recompute else ()
     assert {(cost.kind, cost.seg) for cost in costs} == {(k, s) for k in kinds for s in range(3)}
     assert all(cost.time_s > 0 and cost.stage == stage for cost in costs)
     assert all(cost.peak_bytes >= cost.held_bytes for cost in costs)
-    assert all(cost.held_bytes > 0 for cost in costs if cost.kind is Kind.F)
+    assert {cost.kind for cost in costs if cost.light} == ({Kind.F} if recompute else set())
+    kept = Kind.R if recompute else Kind.F
+    assert all(cost.held_bytes > 0 for cost in costs if cost.kind is kept)
     scalars = 2 * boundary.dtype.itemsize if stage else 0  # loss sum and seed, for the whole step
     assert sum(cost.held_bytes for cost in costs) == scalars
     assert all(not parameter.grad.any() for parameter in module.parameters())

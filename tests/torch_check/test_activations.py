@@ -70,6 +70,7 @@ class Run:
         tokens = torch.randint(0, config.vocab, (1, TOKENS))
         self.state = self.stage.open(MicroBatch.whole(tokens, tokens))
         self.edges: dict[int, Any] = {}
+        self.inputs: dict[int, Any] = {}
         self.live = LiveBytes(self.stage)
         with self.live:  # makes the rotary table, which is not counted, and nothing that stays
             self.forward(Segment(0, 0, TOKENS), self.stage.open(self.state.batch))
@@ -82,12 +83,29 @@ class Run:
         y = self.stage(x, state, segment)
         return torch.autograd.graph.get_gradient_edge(y), tuple(y.shape), x
 
-    def op(self, kind: Kind, segment: Segment) -> tuple[int, int]:
+    def light(self, segment: Segment) -> None:
+        x = None
+        if not self.stage.first:
+            x = torch.randn(1, segment.tokens, self.config.hidden, dtype=self.dtype)
+        self.stage.light(x, self.state, segment)
+        self.inputs[segment.index] = x
+
+    def again(self, segment: Segment) -> None:
+        x = self.inputs.pop(segment.index)
+        y = self.stage.again(x if x is None else x.requires_grad_(), self.state, segment)
+        edge = torch.autograd.graph.get_gradient_edge(y)
+        self.edges[segment.index] = edge, tuple(y.shape), x
+
+    def op(self, kind: Kind, segment: Segment, light: bool = False) -> tuple[int, int]:
         """Run one op; bytes held after it and at its peak, above those before."""
         before = self.live.peak = self.live.now
         queue = self.stage.weight_queue
         with self.live:
-            if kind is Kind.F:
+            if light:
+                self.light(segment)
+            elif kind is Kind.R:
+                self.again(segment)
+            elif kind is Kind.F:
                 self.edges[segment.index] = self.forward(segment, self.state)
             elif kind is Kind.W:
                 queue.run(segment.index)
@@ -140,3 +158,51 @@ def test_predicted_bytes_are_the_real_ones(
             assert peak == pytest.approx(predicted.scratch(kind, segment), rel=0.03, abs=close)
         if kind is Kind.I and len(segments) == 1:
             assert run.stage.weight_queue.pending_bytes == predicted.queued(segment)
+
+
+@pytest.mark.parametrize("keeps_attention", [False, True], ids=["full", "selective"])
+@pytest.mark.parametrize(
+    "lengths", [(220, 160, 132), (TOKENS,), (256, 256), (400, 56, 56), (32,) * 16], ids=str
+)
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, QK_NORM, WIDE_KV, WIDE_HEAD],
+    ids=["plain", "qk_norm", "wide_kv", "wide_head"],
+)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        StageShape(3),
+        StageShape(1),
+        StageShape(2, first=True),
+        StageShape(3, last=True),
+        StageShape(0, last=True),
+    ],
+    ids=["middle", "one layer", "first", "last", "head"],
+)
+def test_predicted_bytes_of_recompute_are_the_real_ones(
+    shape: StageShape, config: DecoderConfig, lengths: tuple[int, ...], keeps_attention: bool
+) -> None:
+    torch.set_num_threads(1)
+    sizes = DecoderShape.from_hf(config.to_hf())
+    segments = segments_from_lengths(lengths)
+    predicted = Activations(
+        sizes, shape, segments, rows=1, dtype_bytes=4, grad_bytes=4, keeps_attention=keeps_attention
+    )
+    run = Run(config, shape, torch.float32)
+    run.stage.keeps_attention = keeps_attention
+    for segment in segments:
+        held, peak = run.op(Kind.F, segment, light=True)
+        close = predicted.kept(segment) // 100
+        wanted = predicted.light(segment)
+        assert held == pytest.approx(wanted.holds, abs=close), segment
+        assert peak == pytest.approx(wanted.scratch, rel=0.03, abs=close), segment
+    for segment in reversed(segments):
+        for kind in (Kind.R, Kind.B):
+            held, peak = run.op(kind, segment)
+            close = predicted.kept(segment) // 100
+            assert held == pytest.approx(predicted.holds(kind, segment), abs=close), (kind, segment)
+            assert peak == pytest.approx(predicted.scratch(kind, segment), rel=0.03, abs=close), (
+                kind,
+                segment,
+            )

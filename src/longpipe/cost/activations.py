@@ -6,7 +6,7 @@ the SwiGLU product are made again. The head keeps the input of its norm; logits 
 rows at a time, and again in the backward.
 Not counted: weights, their gradients, optimizer state, tokens, labels, rotary tables, receive
 buffers that no op has taken yet, the allocator's own rounding, and the wide copies that half
-precision needs for weight gradients on CPUs.
+precision needs on CPUs (for weight gradients, and to join attention over a prefix with the rest).
 Packed documents are counted as one: an upper bound, exact for one document.
 """
 
@@ -25,7 +25,8 @@ class Activations:
 
     The segments are all of a sequence, in order: how much room an op finds for keys and values
     depends on those before it. `dtype_bytes` is the size of an activation (2 for bfloat16),
-    `grad_bytes` that of a weight's gradient. Sums that need it run in at least 4 bytes.
+    `grad_bytes` that of a weight's gradient. Sums that need it run in at least 4 bytes. With
+    `keeps_attention` a light forward keeps attention's outputs, so that R makes all but these.
     """
 
     shape: DecoderShape
@@ -34,6 +35,7 @@ class Activations:
     rows: int = 1
     dtype_bytes: int = 2
     grad_bytes: int = 4
+    keeps_attention: bool = False
 
     @property
     def _wide_bytes(self) -> int:
@@ -110,40 +112,80 @@ class Activations:
         """Bytes at an op's peak above what was held before it."""
         if kind is Kind.W:
             return max(self._layer_product(), self._head_product())
-        if kind is Kind.F:
-            return self._forward_peak(segment)
-        if kind is Kind.R:  # keys and values are there already
-            return self._forward_peak(segment) - self.stage.layers * self._room_growth(
-                Kind.F, segment
-            )
+        if kind in (Kind.F, Kind.R):
+            return self._forward_peak(segment, again=kind is Kind.R)
         return self._backward_peak(kind, segment)
 
     def light(self, segment: Segment) -> Memory:
-        """Of an F that keeps no more than R needs: its input, and keys and values.
-
-        The first stage makes its input from the tokens. At its peak one layer's tensors are there.
+        """Of an F that keeps what R needs: its input (the first stage reads tokens), perhaps
+        attention's outputs; and keys and values, but for the last segment, which no other reads.
         """
-        s, n = self.shape, segment.tokens * self.rows
-        size = s.hidden * self.dtype_bytes * n
-        room = self.stage.layers * self._room_growth(Kind.F, segment)
-        held = room + (0 if self.stage.first else size)
-        dropped = max(self.stage.layers - 1, 0) * self.layer_kept() * n
-        return Memory(held, max(held, self._forward_peak(segment) - dropped))
+        (input_, each), (before, after) = self._light_kept(segment), self._light_room(segment)
+        held = input_ + self.stage.layers * (each + self.layer_kv(after) - self.layer_kv(before))
+        return Memory(held, max(held, self._light_peak(segment)))
 
-    def _forward_peak(self, segment: Segment) -> int:
-        """All that is kept, and the last layer's MLP, its growing keys and values, or the loss."""
+    def _light_kept(self, segment: Segment) -> tuple[int, int]:
+        """What a light F keeps, besides keys and values: its input, and of each layer."""
         s, n, size = self.shape, segment.tokens * self.rows, self.dtype_bytes
-        head = self.head_kept() * n
-        body = self.holds(Kind.F, segment) - head
+        attention = s.query_size * size + s.heads * self._wide_bytes
+        return (not self.stage.first) * s.hidden * size * n, self.keeps_attention * attention * n
+
+    def _light_room(self, segment: Segment) -> tuple[int, int]:
+        """Tokens that one layer's store has room for, before and after a light F."""
+        before, after = self._room(Kind.F, segment)
+        if segment.stop == self.segments[-1].stop and 2 * segment.start <= after:
+            after = segment.start
+        return before, after
+
+    def _light_peak(self, segment: Segment) -> int:
+        """The last layer's tensors, beside what stays of those before it; or the loss.
+
+        Both units: the layer's input. MLP: its input, gate, up, product, output. Attention: query,
+        key, value, the query rotated, and the output (over prefix and segment) or, while the
+        values move to a larger buffer, the keys rotated and both buffers.
+        """
+        s, n, size = self.shape, segment.tokens * self.rows, self.dtype_bytes
+        input_, each = self._light_kept(segment)
+        before, after = self._room(Kind.F, segment)
+        room = self.layer_kv(after) - self.layer_kv(before)
+        moved = self.layer_kv(before) // 2 if room else 0
+        stays = each + self.layer_kv(self._light_room(segment)[1]) - self.layer_kv(before)
+        own = (self.stage.first or self.stage.layers > 1) * s.hidden * size * n
+        mlp = (2 * s.hidden + 3 * s.intermediate) * size * n + stays
+        parts, sums = (2, 5) if segment.start else (1, 1)  # of the output, of log-sum-exp
+        kernel = (parts * s.query_size * size + sums * s.heads * self._wide_bytes) * n
+        moving = s.kv_size * size * n + moved
+        attention = 2 * (s.query_size + s.kv_size) * size * n + room + max(kernel, moving)
+        loss = self._loss_forward(n) + self.stage.last * self._wide_bytes * n
+        count = self.stage.layers
+        if not count:
+            return input_ + loss
+        loss = self.stage.last * (count * stays + s.hidden * size * n + loss)
+        return input_ + max((count - 1) * stays + own + max(mlp, attention), loss)
+
+    def _forward_peak(self, segment: Segment, again: bool = False) -> int:
+        """All that is kept, and the last layer's MLP, its growing keys and values, or the loss.
+
+        Of a forward that runs `again`, what lies above that which its light F has kept.
+        """
+        s, n, size = self.shape, segment.tokens * self.rows, self.dtype_bytes
+        before, after = self._room(Kind.F, segment)
+        head, loss = self.head_kept() * n, self._loss_forward(n)
+        input_ = each = 0
+        if again:
+            before, (input_, each) = self._light_room(segment)[1], self._light_kept(segment)
+            copies = 2 * self._wide_bytes * (size < self._wide_bytes)
+            loss = self.stage.last * s.hidden * (size + copies) * n  # its norm alone
+        room = self.layer_kv(after) - self.layer_kv(before)
+        body = self.kept(segment) - head - input_ + self.stage.layers * (room - each)
         mlp = (s.intermediate + s.hidden) * size * n  # SwiGLU product, output of the stage
         # While the values move to a larger buffer: queries, keys and values unrotated, keys
-        # rotated. Attention's output and the MLP's tensors are yet to come.
-        before, after = self._room(Kind.F, segment)
+        # rotated. Attention's output (if not kept) and the MLP's tensors are yet to come.
         moved = self.layer_kv(before) // 2 if after > before else 0
         missing = s.hidden + 2 * s.intermediate
         sums = (1 + s.heads) * self._wide_bytes
-        growing = ((3 * s.kv_size - missing) * size - sums) * n + moved
-        return body + max(mlp, growing, head + self._loss_forward(n))
+        growing = ((3 * s.kv_size - missing) * size - sums) * n + moved + each
+        return body + max(max(mlp, growing) if self.stage.layers else 0, head + loss)
 
     def _backward_peak(self, kind: Kind, segment: Segment) -> int:
         """The larger of the loss's peak and that of the layers, which go last to first."""

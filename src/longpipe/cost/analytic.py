@@ -25,7 +25,8 @@ class Device:
 class Load:
     """What a step works on: `layers` of each stage, lengths of segments, rows, and types.
 
-    `cuts` holds the lengths of the segments of every micro-batch, or of each one.
+    `cuts` holds the lengths of the segments of every micro-batch, or of each one. With
+    `keeps_attention` an R makes all again but attention's outputs, which its F keeps.
     """
 
     layers: tuple[int, ...]
@@ -33,6 +34,7 @@ class Load:
     rows: int = 1
     dtype_bytes: int = 2
     grad_bytes: int = 4
+    keeps_attention: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,10 @@ class AnalyticCosts:
         self, kind: Kind, index: int, segments: tuple[Segment, ...], segment: Segment
     ) -> _Cost:
         load, stage = self.load, stage_shapes(self.load.layers)[index]
-        flops = op_flops(kind, self.shape, stage, segment) * load.rows
+        keeps = load.keeps_attention
+        flops = load.rows * op_flops(kind, self.shape, stage, segment, keeps_attention=keeps)
         memory = Activations(
-            self.shape, stage, segments, load.rows, load.dtype_bytes, load.grad_bytes
+            self.shape, stage, segments, load.rows, load.dtype_bytes, load.grad_bytes, keeps
         )
         return _Cost(
             self.device.op_overhead_s + flops / self.device.flops_per_s,

@@ -13,11 +13,11 @@ from longpipe.errors import ConfigError
 from longpipe.ir import Kind, Segment
 
 # How often a kind runs the products of the linear layers' forward (the head's logits are not kept,
-# so the backward for the input makes them again), and how many products of
+# so the backward for the input makes them again, and R does not), and how many products of
 # attention's size (query-key pairs times head size) it runs. Forward: QK', PV. Backward for the
 # input: dP, dV, dQ, dK, and QK' once more, since flash kernels do not keep it. W has none.
 _LINEAR = {Kind.F: 1, Kind.I: 1, Kind.W: 1, Kind.B: 2, Kind.R: 1}
-_HEAD = {Kind.F: 1, Kind.I: 2, Kind.W: 1, Kind.B: 3, Kind.R: 1}
+_HEAD = {Kind.F: 1, Kind.I: 2, Kind.W: 1, Kind.B: 3, Kind.R: 0}
 _ATTENTION = {Kind.F: 2, Kind.I: 5, Kind.W: 0, Kind.B: 5, Kind.R: 2}
 
 
@@ -92,19 +92,25 @@ def stage_shapes(layers: Sequence[int]) -> tuple[StageShape, ...]:
 
 
 def coefficients(
-    shape: DecoderShape, stage: StageShape, kinds: Iterable[Kind] = (Kind.F, Kind.B)
+    shape: DecoderShape,
+    stage: StageShape,
+    kinds: Iterable[Kind] = (Kind.F, Kind.B),
+    *,
+    keeps_attention: bool = False,
 ) -> tuple[int, int]:
     """FLOPs per token and per query-key pair of ops of these kinds on one unit of the stage.
 
     They are the `linear` and `pair` of equal-cost cuts. Choose the kinds to balance: `(F,)`, or
-    `(F, B)` for a whole step, and the stage that is slowest.
+    `(F, B)` for a whole step, and the stage that is slowest. With `keeps_attention` an R does not
+    run attention again.
     """
     weights = stage.layers * shape.layer_weights
     head = stage.last * shape.hidden * shape.vocab
     linear = attention = 0
     for kind in kinds:
         linear += 2 * (_LINEAR[kind] * weights + _HEAD[kind] * head)
-        attention += 2 * _ATTENTION[kind] * stage.layers * shape.query_size
+        runs = 0 if keeps_attention and kind is Kind.R else _ATTENTION[kind]
+        attention += 2 * runs * stage.layers * shape.query_size
     return linear, attention
 
 
@@ -117,9 +123,16 @@ def causal_pairs(start: int, stop: int) -> int:
     return (stop * (stop + 1) - start * (start + 1)) // 2
 
 
-def op_flops(kind: Kind, shape: DecoderShape, stage: StageShape, segment: Segment) -> int:
-    """FLOPs of one op for one sequence (one document that fills it)."""
-    linear, pair = coefficients(shape, stage, (kind,))
+def op_flops(
+    kind: Kind,
+    shape: DecoderShape,
+    stage: StageShape,
+    segment: Segment,
+    *,
+    keeps_attention: bool = False,
+) -> int:
+    """FLOPs of one op for one sequence (one document that fills it); see `coefficients`."""
+    linear, pair = coefficients(shape, stage, (kind,), keeps_attention=keeps_attention)
     return linear * segment.tokens + pair * causal_pairs(segment.start, segment.stop)
 
 

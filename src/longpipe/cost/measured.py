@@ -14,11 +14,15 @@ _VERSION = 1
 
 
 class Slot(NamedTuple):
-    """What is measured: a kind of op on a stage for a segment, the same for all micro-batches."""
+    """What is measured: a kind of op on a stage for a segment, the same for all micro-batches.
+
+    `light` is an F that has an R after it, and so keeps less than another.
+    """
 
     kind: Kind
     stage: int
     seg: int
+    light: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class MeasuredCosts:
 
     `message_bytes[seg]` is the size of one message of a segment, `links[source, destination]`
     what carries it. Where B was not measured it is the sum of I and W; a split cannot be had from
-    B. A missing entry raises PlanError when it is asked for.
+    B. An F that was measured light alone takes as long, and holds what it and its R do together. A
+    missing entry raises PlanError when it is asked for.
     """
 
     ops: Mapping[Slot, Measured]
@@ -51,11 +56,12 @@ class MeasuredCosts:
         if found is None and op.kind is Kind.B:
             first, second = (self.ops.get(slot._replace(kind=kind)) for kind in (Kind.I, Kind.W))
             if first is not None and second is not None:
-                return Measured(
-                    first.time_s + second.time_s,
-                    first.held_bytes + second.held_bytes,
-                    max(first.peak_bytes, first.held_bytes + second.peak_bytes),
-                )
+                return _together(first, second, first.time_s + second.time_s)
+        if found is None and op.kind is Kind.F:
+            light = self.ops.get(slot._replace(light=True))
+            again = self.ops.get(slot._replace(kind=Kind.R))
+            if light is not None and again is not None:
+                return _together(light, again, light.time_s)
         if found is None:
             raise PlanError(
                 f"no measured cost for kind {op.kind.value}, stage {op.stage}, segment {op.seg}: "
@@ -96,7 +102,13 @@ class MeasuredCosts:
 
     def light(self, op: Op) -> Memory:
         """Memory of an F whose activations an R makes again."""
-        raise PlanError(f"no measured memory of {op} without its activations")
+        found = self.ops.get(Slot(Kind.F, op.stage, op.seg, light=True))
+        if found is None:
+            raise PlanError(
+                f"no measured memory of a forward with an R, stage {op.stage}, segment {op.seg}: "
+                "measure with the same recompute"
+            )
+        return Memory(found.held_bytes, found.peak_bytes)
 
     def to_json(self) -> str:
         """The table as text; `from_json` reads it back equal."""
@@ -105,6 +117,7 @@ class MeasuredCosts:
                 "kind": slot.kind.value,
                 "stage": slot.stage,
                 "seg": slot.seg,
+                "light": slot.light,
                 "time_s": found.time_s,
                 "held_bytes": found.held_bytes,
                 "peak_bytes": found.peak_bytes,
@@ -149,11 +162,22 @@ class MeasuredCosts:
             raise PlanError(f"costs file has a wrong or missing entry: {error!r}") from error
 
 
+def _together(first: Measured, second: Measured, time_s: float) -> Measured:
+    """The bytes of two ops as those of one that runs so long."""
+    held = first.held_bytes + second.held_bytes
+    return Measured(time_s, held, max(first.peak_bytes, first.held_bytes + second.peak_bytes))
+
+
+def _slot(entry: dict[str, Any]) -> Slot:
+    light = bool(entry.get("light", False))
+    return Slot(Kind(entry["kind"]), int(entry["stage"]), int(entry["seg"]), light)
+
+
 def _read(
     document: dict[str, Any],
 ) -> tuple[dict[Slot, Measured], tuple[int, ...], dict[tuple[int, int], Link]]:
     ops = {
-        Slot(Kind(entry["kind"]), int(entry["stage"]), int(entry["seg"])): Measured(
+        _slot(entry): Measured(
             float(entry["time_s"]), int(entry["held_bytes"]), int(entry["peak_bytes"])
         )
         for entry in document["ops"]

@@ -28,7 +28,7 @@ _WARM_UP = 1
 class OpCost:
     """Median seconds of an op, bytes that stay after it (negative: that it frees), and bytes at
     its peak above those before it. The tensors that it receives count from its start, those that
-    it hands on until its end.
+    it hands on until its end. `light` is an F that keeps little, since an R comes after it.
     """
 
     kind: Kind
@@ -37,6 +37,7 @@ class OpCost:
     time_s: float
     held_bytes: int
     peak_bytes: int
+    light: bool = False
 
 
 def profile_stage(
@@ -47,30 +48,40 @@ def profile_stage(
     batch: Any,
     *,
     split: bool,
+    recompute: bool = False,
     repeats: int = 3,
 ) -> list[OpCost]:
     """Time and weigh every op of one stage over one micro-batch, with made-up boundary tensors.
 
     `batch` is opened as micro-batch 0, whose cuts are used. `split` measures I and W instead of
-    B. The module's gradients are made if there are none, and are zero afterwards.
+    B, `recompute` light forwards and R. The module's gradients are made if there are none, and
+    are zero afterwards.
     """
     for parameter in module.parameters():
         if parameter.grad is None and parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
-    bench = _Bench(Stage(module, stage, stages, boundary.segments), stage, stages, boundary)
+    runner = Stage(module, stage, stages, boundary.segments)
+    bench = _Bench(runner, stage, stages, boundary, split, recompute)
     times: dict[tuple[Kind, int], list[float]] = {}
     for turn in range(_WARM_UP + repeats):
-        found = bench.run(batch, split, partial(_timed, boundary.device))
+        found = bench.run(batch, partial(_timed, boundary.device))
         if turn >= _WARM_UP:
             for key, seconds in found.items():
                 times.setdefault(key, []).append(seconds)
     with meter_for(boundary.device) as meter:
-        weights = bench.run(batch, split, partial(_weighed, meter))
+        weights = bench.run(batch, partial(_weighed, meter))
     for parameter in module.parameters():
         if parameter.grad is not None:
             parameter.grad.zero_()
     return [
-        OpCost(kind, stage, seg, median(seconds), *weights[kind, seg])
+        OpCost(
+            kind,
+            stage,
+            seg,
+            median(seconds),
+            *weights[kind, seg],
+            light=recompute and kind is Kind.F,
+        )
         for (kind, seg), seconds in times.items()
     ]
 
@@ -78,20 +89,31 @@ def profile_stage(
 class _Bench:
     """A stage, and the tensors that would come from its neighbours."""
 
-    def __init__(self, runner: Stage, stage: int, stages: int, boundary: Boundary) -> None:
+    def __init__(
+        self,
+        runner: Stage,
+        stage: int,
+        stages: int,
+        boundary: Boundary,
+        split: bool,
+        recompute: bool,
+    ) -> None:
         self._runner = runner
         self._boundary = boundary
+        self._split, self._recompute = split, recompute
         self._first, self._last = stage == 0, stage + 1 == stages
 
     def run(
-        self, batch: Any, split: bool, measure: Callable[[Callable[[], object]], T]
+        self, batch: Any, measure: Callable[[Callable[[], object]], T]
     ) -> dict[tuple[Kind, int], T]:
         """One micro-batch through the stage, each op inside `measure`."""
         self._runner.start((batch,), 1e-3)
         segments = range(len(self._boundary.segments[0]))
         found = {(Kind.F, seg): measure(partial(self._forward, seg)) for seg in segments}
         for seg in reversed(segments):
-            if split:
+            if self._recompute:
+                found[Kind.R, seg] = measure(partial(self._runner.recompute, 0, seg, None))
+            if self._split:
                 backward = partial(self._backward, self._runner.input_backward, seg)
                 found[Kind.I, seg] = measure(backward)
                 found[Kind.W, seg] = measure(partial(self._runner.weight_backward, 0, seg, None))
@@ -103,7 +125,8 @@ class _Bench:
 
     def _forward(self, seg: int) -> object:
         x = None if self._first else self._made_up(seg)
-        return self._runner.forward(0, seg, x)
+        run = self._runner.light_forward if self._recompute else self._runner.forward
+        return run(0, seg, x)
 
     def _backward(self, run: Run, seg: int) -> object:
         gradient = None if self._last else self._made_up(seg)
@@ -152,19 +175,27 @@ def measure_costs(
     0's cuts and `batch` stand for all.
     """
     kinds = {op.kind for op in program.rows[rank]}
+    redone = {op.stage for op in program.rows[rank] if op.kind is Kind.R}
     count = program.problem.stages
     mine = [
         cost
         for stage, module in stages.items()
         for cost in profile_stage(
-            module, stage, count, boundary, batch, split=Kind.I in kinds, repeats=repeats
+            module,
+            stage,
+            count,
+            boundary,
+            batch,
+            split=Kind.I in kinds,
+            recompute=stage in redone,
+            repeats=repeats,
         )
     ]
     exchanged = exchange(store, "profile", rank, program.problem.ranks, list(map(astuple, mine)))
     ops = {
-        Slot(Kind(kind), stage, seg): Measured(*figures)
+        Slot(Kind(kind), stage, seg, light): Measured(*figures)
         for rows in exchanged
-        for kind, stage, seg, *figures in rows
+        for kind, stage, seg, *figures, light in rows
     }
     cut = boundary.segments[0]
     sizes = tuple(

@@ -48,6 +48,22 @@ def test_breadth_first_counts(size: tuple[int, int, int], gathers: int, reductio
     assert counts(sharded, Kind.REDUCE_GRAD) == [reductions] * size[0]
 
 
+@pytest.mark.parametrize(("p", "m"), [(2, 2), (4, 4), (4, 7), (8, 8)])
+@pytest.mark.parametrize("v", [2, 3, 5])
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_breadth_first_formulas(p: int, m: int, v: int, k: int) -> None:
+    """Global bubble (p-1)(F+I+W)/(k v), overhead (p-1)/(m k v), all m in flight; m k at least p."""
+    problem = Problem(p, m, v, k)
+    schedule = build("looped-bfs", problem)
+    found = measure(simulate(schedule, UniformCosts(problem)))
+    assert found.global_bubble_s == pytest.approx(3 * (p - 1) / (k * v), rel=1e-12)
+    assert found.global_bubble_s / (3 * m) == pytest.approx((p - 1) / (m * k * v), rel=1e-12)
+    assert found.peak_memory == (m,) * p
+    sharded = add_sharding(schedule)
+    assert counts(sharded, Kind.UNSHARD) == [2 * v - 2] * p
+    assert counts(sharded, Kind.REDUCE_GRAD) == [v] * p
+
+
 @pytest.mark.parametrize(
     ("size", "gathers", "reductions"),
     [((4, 8, 4), 20, 8), ((8, 16, 4), 36, 8), ((8, 8, 4), 6, 4), ((4, 8, 2), 2, 4)],

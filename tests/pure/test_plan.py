@@ -17,7 +17,7 @@ PLAN = Plan(
 
 def test_json_round_trip() -> None:
     assert Plan.from_json(PLAN.to_json()) == PLAN
-    assert len(PLAN.to_json().splitlines()) == 10, "a line for each key"
+    assert len(PLAN.to_json().splitlines()) == 12, "a line for each key"
 
 
 def test_layers_and_segments_cover_model_and_sequences() -> None:

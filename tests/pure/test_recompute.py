@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,7 @@ from longpipe.ir import (
     v,
 )
 from longpipe.passes import add_messages, recompute, stages_named
+from longpipe.plan.plan import Plan
 from longpipe.schedules import build, entry
 from longpipe.simulate import measure, simulate
 from longpipe.validate import validate
@@ -90,7 +92,7 @@ def test_some_stages_then_others() -> None:
     assert {op.stage for _, _, op in once if op.kind is Kind.R} == {0, 3}
     assert recompute(once, {0, 3}) == once
     assert recompute(once) == recompute(schedule)
-    with pytest.raises(ProblemError, match=re.escape("stages 0 to 3, got [4]")):
+    with pytest.raises(ProblemError, match=re.escape("stages 0 to 3, leave out [4]")):
         recompute(schedule, {4})
 
 
@@ -187,3 +189,19 @@ def test_measured_costs_of_a_forward_in_two_parts() -> None:
     assert found.makespan_s == pytest.approx(2 * 3.9)
     with pytest.raises(PlanError, match="measure with the same recompute"):
         MeasuredCosts({slot: Measured(1.0, 50, 60)}, (8,), {}).light(forward)
+
+
+def test_a_plan_says_which_stages_and_how_much() -> None:
+    plan = Plan(
+        "zb-h1", Problem(2, 2), (1, 1), ((8,), (8,)), recompute="selective", recompute_stages=(1,)
+    )
+    assert Plan.from_json(plan.to_json()) == plan
+    rows = plan.program().rows
+    assert {op.stage for row in rows for op in row if op.kind is Kind.R} == {1}
+    written = replace(plan, order=to_text(add_messages(build("zb-h1", Problem(2, 2)))))
+    assert written.program().schedule().rows == plan.program().schedule().rows
+    for wrong in ({"recompute": "some"}, {"recompute": "none"}):
+        with pytest.raises(PlanError, match="recompute is one of none, full, selective"):
+            replace(plan, **wrong)
+    with pytest.raises(ProblemError, match="leave out"):
+        replace(plan, recompute_stages=(2,)).program()

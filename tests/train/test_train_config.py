@@ -130,6 +130,9 @@ def test_a_wrong_value_is_named_with_what_is_expected(override: str, expected: s
             "5 is more than train.steps = 2: lower optim.warmup_steps, or raise train.steps",
         ),
         (["optim.betas=[0.9, 1.0]"], "betas must lie in [0, 1)"),
+        (["pipeline.recompute_stages=[0]"], 'set recompute = "full" or "selective"'),
+        (["pipeline.recompute=some"], "expected 'none', 'full' or 'selective'"),
+        (["pipeline.recompute=full", "pipeline.recompute_stages=[-1]"], "greater than or equal"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(overrides: list[str], expected: str) -> None:

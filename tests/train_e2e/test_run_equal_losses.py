@@ -21,6 +21,14 @@ LAYOUTS = {
     "interleaved": ("pipeline.chunks=2", "pipeline.segments=1"),
     "seq1f1b-interleaved": ("pipeline.chunks=2", "pipeline.segments=3"),
     "zb-v": ("pipeline.chunks=2", "pipeline.segments=1"),
+    "chronos": (
+        "pipeline.chunks=2", "pipeline.segments=1", "pipeline.recompute=full",
+        "pipeline.recompute_stages=chunk:0",
+    ),
+    "seq1f1b, full": ("pipeline.segments=3", "pipeline.recompute=full"),
+    "seq-zb-h1, selective": (
+        "pipeline.segments=3", "pipeline.recompute=selective", "pipeline.recompute_stages=[1]",
+    ),
     "order.txt": ("pipeline.segments=2",),
     "program.txt": ("pipeline.segments=1",),
     "torch.csv": ("pipeline.segments=2", "pipeline.chunks=2"),

@@ -2,7 +2,7 @@
 
 from rich.text import Text
 
-_COLOURS = {"F": "blue", "B": "green", "I": "cyan", "W": "yellow"}
+_COLOURS = {"F": "blue", "B": "green", "I": "cyan", "W": "yellow", "R": "magenta"}
 
 
 def coloured(drawn: str) -> Text:

@@ -33,7 +33,7 @@ def recompute(schedule: Rewritten, stages: Collection[int] | None = None) -> Rew
     count = schedule.problem.stages
     chosen = set(range(count)) if stages is None else set(stages)
     if wrong := sorted(chosen - set(range(count))):
-        raise ProblemError(f"recompute: there are stages 0 to {count - 1}, got {wrong}: leave out")
+        raise ProblemError(f"recompute: there are stages 0 to {count - 1}, leave out {wrong}")
     first_of = {second: first for first, second in schedule.pairs}
     rows = tuple(tuple(_with_recompute(row, chosen, first_of)) for row in schedule.rows)
     return replace(schedule, rows=rows)

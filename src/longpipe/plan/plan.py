@@ -16,14 +16,16 @@ from longpipe.ir import (
     from_text,
     segments_from_lengths,
 )
-from longpipe.passes import add_messages, bound_weights
+from longpipe.passes import add_messages, bound_weights, recompute
 from longpipe.schedules import Option, build
 from longpipe.validate import validate
 
 _FORMAT = "longpipe plan 1"
 _KEYS = (
-    "schedule", "problem", "partition", "cuts", "weight_queue_bytes", "options", "order"
+    "schedule", "problem", "partition", "cuts", "weight_queue_bytes", "options", "order",
+    "recompute", "recompute_stages",
 )  # fmt: skip
+RECOMPUTE = ("none", "full", "selective")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Plan:
     its segments, in tokens; `weight_queue_bytes` bounds the deferred weight gradients of a rank
     (None: as the schedule says). `options` are the schedule's own, by name. `order` is the text of
     a schedule or program that somebody has written; where it is not empty, it counts instead of
-    the name.
+    the name. `recompute` says what an R makes again: all activations ("full"), or all but
+    attention's outputs ("selective"); `recompute_stages` have one before each backward.
 
     >>> plan = Plan("seq1f1b", Problem(2, 1, segments=2), partition=(1, 1), cuts=((5, 3),))
     >>> plan.layers, plan.segments[0][1]
@@ -50,6 +53,8 @@ class Plan:
     weight_queue_bytes: int | None = None
     options: tuple[tuple[str, Option], ...] = ()
     order: str = ""
+    recompute: str = "none"
+    recompute_stages: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         stages, counts = self.problem.stages, tuple(map(len, self.cuts))
@@ -67,6 +72,11 @@ class Plan:
         if len({sum(lengths) for lengths in self.cuts}) > 1:
             raise PlanError("the cuts of all micro-batches must add up to the same sequence length")
         segments_from_lengths([length for lengths in self.cuts for length in lengths])
+        if self.recompute not in RECOMPUTE or (self.recompute_stages and self.recompute == "none"):
+            raise PlanError(
+                f"recompute is one of {', '.join(RECOMPUTE)}, the last two with the stages that "
+                f"have it; got {self.recompute!r} and stages {list(self.recompute_stages)}"
+            )
 
     @property
     def layers(self) -> tuple[range, ...]:
@@ -87,7 +97,7 @@ class Plan:
     def program(
         self, costs: Costs | None = None, held: Callable[[Op], int] | None = None
     ) -> Program:
-        """What the ranks execute: the schedule, its weight queue bounded, its messages placed.
+        """What the ranks execute: the schedule with its R's, weight queue bounded, messages placed.
 
         The result is validated under rendezvous sends, so that it cannot deadlock. `costs` is for
         a schedule that searches (None: all ops equal); `held` gives the bytes that a W's queue
@@ -100,7 +110,10 @@ class Plan:
             validate(what)
         else:
             what = build(self.schedule, self.problem, costs, **dict(self.options))
-        program = what if isinstance(what, Program) else add_messages(what)
+        if isinstance(what, Program):
+            program = recompute(what, self.recompute_stages)
+        else:
+            program = add_messages(recompute(what, self.recompute_stages))
         if self.weight_queue_bytes is not None:
             assert held is not None, "a bound needs the bytes of each entry"
             program = bound_weights(program, held, self.weight_queue_bytes)
@@ -124,6 +137,8 @@ class Plan:
             "weight_queue_bytes": self.weight_queue_bytes,
             "options": dict(self.options),
             "order": self.order,
+            "recompute": self.recompute,
+            "recompute_stages": self.recompute_stages,
         }
         lines = (f' "{key}": {json.dumps(value)}' for key, value in content.items())
         return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -148,6 +163,8 @@ class Plan:
                 weight_queue_bytes=content["weight_queue_bytes"],
                 options=tuple(sorted(content["options"].items())),
                 order=str(content["order"]),
+                recompute=str(content["recompute"]),
+                recompute_stages=_numbers(content["recompute_stages"]),
             )
         except (TypeError, AttributeError, LongpipeError) as error:
             raise PlanError(f"a plan of another form than {_FORMAT}: {error}") from error

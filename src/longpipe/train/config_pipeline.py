@@ -33,6 +33,10 @@ class PipelineConfig(Section):
     """Layers per stage: of equal cost, or as written here, one count per stage."""
     weight_queue_bytes: PositiveInt | None = None
     """Bound on the memory of deferred weight gradients per rank; unset: as the schedule says."""
+    recompute: Literal["none", "full", "selective"] = "none"
+    """Make activations again before the backward: all, or all but attention's (long sequences)."""
+    recompute_stages: str | tuple[NonNegativeInt, ...] = "all"
+    """Stages that do: "all", "chunk:0" (the first of each rank), or a list of their numbers."""
 
     @property
     def options(self) -> tuple[tuple[str, float], ...]:
@@ -50,6 +54,11 @@ class PipelineConfig(Section):
         if isinstance(self.partition, tuple) and len(self.partition) != stages:
             raise ValueError(
                 f"partition lists {len(self.partition)} stages, but ranks * chunks = {stages}"
+            )
+        if self.recompute == "none" and self.recompute_stages != "all":
+            raise ValueError(
+                f'recompute_stages = {self.recompute_stages!r}, but recompute = "none": set '
+                'recompute = "full" or "selective", or leave the stages out'
             )
         return self
 

@@ -7,11 +7,17 @@ from pathlib import Path
 
 from longpipe.cost.analytic import AnalyticCosts, Device, Load
 from longpipe.cost.comm import Link
-from longpipe.cost.flops import DecoderShape, StageShape, coefficients, op_flops, stage_shapes
+from longpipe.cost.flops import (
+    DecoderShape,
+    StageShape,
+    causal_pairs,
+    coefficients,
+    stage_shapes,
+)
 from longpipe.errors import ConfigError, PlanError
-from longpipe.ir import Kind, Op, Placement, Problem, Program, Schedule, Segment, to_text
+from longpipe.ir import Kind, Op, Placement, Problem, Program, Schedule, to_text
 from longpipe.model.config import DecoderConfig
-from longpipe.passes import without_sharding
+from longpipe.passes import stages_named, without_sharding
 from longpipe.plan import (
     balanced_layers,
     check_same,
@@ -29,7 +35,6 @@ from longpipe.train.config import Config
 from longpipe.train.config_pipeline import PipelineConfig, check_cuts
 from longpipe.validate import validate
 
-_STEP = (Kind.F, Kind.B)  # what cuts and partition balance: a whole training step
 _BYTES = {"float32": (4, 4), "bfloat16": (2, 4), "float64": (8, 8)}  # activation, gradient
 _UNIT = (
     Device(1.0),
@@ -77,9 +82,18 @@ def make_layout(config: Config, model: DecoderConfig) -> Layout:
         pipeline.weight_queue_bytes,
         pipeline.options,
         order=to_text(written) if written else "",
+        recompute=pipeline.recompute,
+        recompute_stages=_redone(pipeline, placement),
     )
     dtype_bytes, grad_bytes = _BYTES[config.train.precision]
-    load = Load(partition, cuts, config.train.microbatch_size, dtype_bytes, grad_bytes)
+    load = Load(
+        partition,
+        cuts,
+        config.train.microbatch_size,
+        dtype_bytes,
+        grad_bytes,
+        keeps_attention=pipeline.recompute == "selective",
+    )
     costs = AnalyticCosts(problem, shape, load, *_UNIT)
 
     def held(weight: Op) -> int:
@@ -107,21 +121,44 @@ def _written(pipeline: PipelineConfig, problem: Problem) -> Schedule | Program |
     return without_sharding(what)
 
 
+def _redone(pipeline: PipelineConfig, placement: Placement) -> tuple[int, ...]:
+    """The stages that make their activations again."""
+    if pipeline.recompute == "none":
+        return ()
+    asked = pipeline.recompute_stages
+    return stages_named(asked, placement) if isinstance(asked, str) else tuple(sorted(set(asked)))
+
+
+def _step_flops(pipeline: PipelineConfig, shape: DecoderShape, stage: StageShape, n: int) -> int:
+    """FLOPs of a training step on one sequence of `n` tokens: what cuts and partition balance."""
+    linear, pair = _step_coefficients(pipeline, shape, stage)
+    return linear * n + pair * causal_pairs(0, n)
+
+
+def _step_coefficients(
+    pipeline: PipelineConfig, shape: DecoderShape, stage: StageShape
+) -> tuple[int, int]:
+    """Recompute counts where all stages do it; where only some do, layers would not be alike."""
+    redone = pipeline.recompute != "none" and pipeline.recompute_stages == "all"
+    kinds = (Kind.F, Kind.B, Kind.R) if redone else (Kind.F, Kind.B)
+    selective = pipeline.recompute == "selective"
+    return coefficients(shape, stage, kinds, keeps_attention=selective)
+
+
 def _partition(config: Config, shape: DecoderShape, placement: Placement) -> tuple[int, ...]:
     """Layers per stage; balanced: by the FLOPs of a step, the head counted to the last stage."""
     asked = config.pipeline.partition
     if asked != "balanced":
         return checked_layers(asked, shape.layers, placement.stages)
-    whole = Segment(0, 0, config.data.sequence_length)
-    layer = sum(op_flops(kind, shape, StageShape(1), whole) for kind in _STEP)
-    head = sum(op_flops(kind, shape, StageShape(0, last=True), whole) for kind in _STEP)
+    tokens = config.data.sequence_length
+    layer = _step_flops(config.pipeline, shape, StageShape(1), tokens)
+    head = _step_flops(config.pipeline, shape, StageShape(0, last=True), tokens)
     return balanced_layers(shape.layers, placement, layer=layer, last=head)
 
 
 def _cuts(config: Config, shape: DecoderShape, partition: tuple[int, ...]) -> tuple[int, ...]:
     """Lengths of the segments; balanced: of equal FLOPs on the stage that has the most."""
     pipeline, tokens = config.pipeline, config.data.sequence_length
-    whole = Segment(0, 0, tokens)
     try:
         check_cuts(pipeline, tokens)
         if isinstance(pipeline.cuts, tuple):
@@ -130,9 +167,9 @@ def _cuts(config: Config, shape: DecoderShape, partition: tuple[int, ...]) -> tu
             return even_cuts(tokens, pipeline.segments)
         slowest = max(
             stage_shapes(partition),
-            key=lambda stage: sum(op_flops(kind, shape, stage, whole) for kind in _STEP),
+            key=lambda stage: _step_flops(pipeline, shape, stage, tokens),
         )
-        linear, pair = coefficients(shape, slowest, _STEP)
+        linear, pair = _step_coefficients(pipeline, shape, slowest)
         return equal_cost_cuts(
             tokens, pipeline.segments, linear=linear, pair=pair, multiple=pipeline.cut_multiple
         )

@@ -79,6 +79,8 @@ def build_part(
     owned = placement.stages_of(rank)
     stages = {number: make_stage(model, layers, number, build) for number in owned}
     share_ties(stages)
+    for stage in stages.values():
+        stage.keeps_attention = config.pipeline.recompute == "selective"
     if folder:
         for stage in stages.values():
             load_stage(stage, Path(folder))

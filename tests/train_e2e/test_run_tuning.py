@@ -112,7 +112,9 @@ def test_each_look_is_an_event_and_the_steps_after_it_follow(folder: Path) -> No
 def test_the_report_is_about_the_group_that_ran_last(folder: Path) -> None:
     text = (folder / "tuned" / "report.txt").read_text(encoding="utf-8")
     assert text.startswith("kfkb ranks=2 microbatches=4")
-    assert "peak activations" in text
+    off = [float(change) for change in re.findall(r"MB measured \((.*?)%\)", text)]
+    assert len(off) == 2
+    assert max(map(abs, off)) < 12, "the memory of the group is as forecast"
 
 
 def test_the_forecast_of_each_group_is_its_own(tmp_path: Path) -> None:

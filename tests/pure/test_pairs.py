@@ -15,7 +15,7 @@ from longpipe import (
     validate,
 )
 from longpipe.ir import Op, Program, from_text, read, to_text, to_torch_csv
-from longpipe.passes import add_messages
+from longpipe.passes import add_messages, bound_weights
 from longpipe.view import (
     chrome_trace,
     html_page,
@@ -122,6 +122,17 @@ def test_csv_has_no_pair_with_a_split_backward() -> None:
     validate(schedule)
     with pytest.raises(ScheduleError, match="0F1 is paired with 0I0: export it without"):
         to_torch_csv(schedule)
+
+
+def test_a_weight_gradient_may_part_a_pair() -> None:
+    """Where the bound on the queue puts a W between F and I; other pairs stay."""
+    rows = "r0: 0F0 0F1&0I0 0F2&0I1 0I2 0W0 0W1 0W2"
+    schedule = from_text(f"# ir 1 | mine ranks=1 microbatches=3\n{rows}\n")
+    validate(schedule)
+    bounded = bound_weights(schedule, held=lambda op: 1, limit=1)
+    validate(bounded)
+    assert " ".join(map(str, bounded.rows[0])) == "0F0 0F1 0I0 0F2 0W0 0I1 0W1 0I2 0W2"
+    assert {str(first) for first, _ in bounded.pairs} == {"0F1"}
 
 
 @pytest.mark.parametrize("name", ["dualpipe", "seq-dualpipe-v"])

@@ -20,16 +20,19 @@ SIZE = ("pipeline.microbatches=4",)
 LAYOUTS = {
     "1f1b": ("pipeline.segments=1",),
     "dualpipe": ("pipeline.segments=1",),
+    "dualpipe, not waiting": (
+        "pipeline.segments=1", "optim.post_validation=true", "optim.post_validation_after=0",
+    ),
     "seq-dualpipe": ("pipeline.segments=3", "pipeline.partition=[1, 3]"),
     "dualpipe-v": ("pipeline.segments=1", "pipeline.chunks=2"),
     "seq-dualpipe-v": ("pipeline.segments=2", "pipeline.chunks=2"),
-}
+}  # fmt: skip
 TIED = ("model.tie_embeddings=true",)
 
 
 def layout(folder: Path, name: str) -> Config:
     """The config of one schedule, with a folder of its own."""
-    own = (f"pipeline.schedule={name}", f"train.out_dir={folder / name}")
+    own = (f"pipeline.schedule={name.partition(',')[0]}", f"train.out_dir={folder / name}")
     return config(folder, *EXACT, *SIZE, *TIED, *LAYOUTS[name], *own)
 
 

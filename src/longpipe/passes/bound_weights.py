@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from heapq import heappop, heappush
+from itertools import pairwise
 from typing import TypeVar
 
 from longpipe.errors import ScheduleError
-from longpipe.ir import Kind, Op, Program, Schedule
+from longpipe.ir import COMPUTE, Kind, Op, Pairs, Program, Rows, Schedule
 
 Rewritten = TypeVar("Rewritten", Schedule, Program)
 
@@ -17,7 +18,8 @@ def bound_weights(schedule: Rewritten, held: Callable[[Op], int], limit: int) ->
     `held(w)` is the bytes that the queue holds for the op `w` of kind W, from the end of its I to
     its own end. Before an I that would push the queue of its rank above `limit`, as many of the
     queued W as needed run first, in the order in which the row has them. Everything else keeps
-    its order, and no W moves further than it must: they still fill the bubbles that they can.
+    its order, and no W moves further than it must: they still fill the bubbles that they can. A
+    pair that a W comes between is one no more.
 
     The schedule must be valid (see `validate`), and what comes out is. Raises ScheduleError if
     one entry alone exceeds the limit.
@@ -29,7 +31,13 @@ def bound_weights(schedule: Rewritten, held: Callable[[Op], int], limit: int) ->
     '0F0 0F1 0I0 0W0 0I1 0W1'
     """
     rows = tuple(tuple(_bounded(rank, row, held, limit)) for rank, row in enumerate(schedule.rows))
-    return replace(schedule, rows=rows)
+    return replace(schedule, rows=rows, pairs=schedule.pairs & _neighbours(rows))
+
+
+def _neighbours(rows: Rows) -> Pairs:
+    """Compute ops next to each other; a W may have come between the two of a pair."""
+    computes = ([op for op in row if op.kind in COMPUTE] for row in rows)
+    return frozenset(pair for row in computes for pair in pairwise(row))
 
 
 def _bounded(rank: int, row: tuple[Op, ...], held: Callable[[Op], int], limit: int) -> Iterator[Op]:

@@ -37,19 +37,17 @@ class Start:
 
 @contextmanager
 def disturbances(start: Start, rank: int) -> Iterator[None]:
-    """Inside, the gradients of this rank are disturbed once they are complete."""
+    """Inside, this rank's gradients are disturbed before those on several ranks are summed."""
     steps, undisturbed = count(start.first), Part.sum_tied
 
     def sum_tied(part: Part) -> None:
-        undisturbed(part)
         who, what = start.disturbed.get(next(steps), (-1, 1.0))
-        if who != rank:
-            return
-        if isinstance(what, str):
+        if who == rank and isinstance(what, str):
             os.kill(os.getpid(), signal.SIGINT)
-        else:
+        elif who == rank:
             for parameter in part.parameters.values():
                 parameter.grad.mul_(what)
+        undisturbed(part)
 
     Part.sum_tied = sum_tied
     try:

@@ -32,6 +32,7 @@ ZB_V = ("pipeline.schedule=zb-v", "pipeline.chunks=2")
 SEQ1F1B = ("pipeline.schedule=seq1f1b", "pipeline.segments=3")
 ZB_H2 = ("pipeline.schedule=zb-h2",)
 SEQ_ZB_H1 = ("pipeline.schedule=seq-zb-h1", "pipeline.segments=2")
+DUALPIPE = ("pipeline.schedule=dualpipe", "pipeline.microbatches=8", "model.tie_embeddings=true")
 LARGE = 1e6  # brings a rank's gradients far above clip_norm
 NAN = math.nan
 MIXED: dict[int, tuple[int, Disturbance]] = {2: (1, LARGE), 3: (2, LARGE), 5: (2, NAN)}
@@ -60,6 +61,7 @@ CASES = {
     "zb-v": Case(ZB_V, MIXED, 2, 3),
     "seq1f1b": Case(SEQ1F1B, MIXED, 2, 3),
     "seq-zb-h1": Case(SEQ_ZB_H1, MIXED, 2, 3),
+    "dualpipe": Case(DUALPIPE, MIXED, 2, 3),
     "tied, bfloat16": Case(
         ("model.tie_embeddings=true", "train.precision=bfloat16", *ZB_H2), MIXED, 2, 3
     ),

@@ -5,14 +5,17 @@ wait for the last one at the end of each step. Instead:
 
 - End of a step, rank 0 to p-1: a rank adds its row to those of the ranks before it, hands them on,
   and steps if what they say together is plain (finite, nothing to clip).
-- Next step, rank p-1 to 0, after each rank's early forwards (`early_ops`): the rows of all ranks.
-  Where an update was not to be made as it is, every rank takes it back, drops the forwards that it
-  ran with wrong weights, clips and steps (or leaves the step out), and starts the forwards anew.
+- Rank p-1 then has all rows and sends them to every rank, which reads them in the next step, after
+  its early forwards (`early_ops`). Where an update was not to be made as it is, every rank takes it
+  back, drops the forwards that it ran with wrong weights, clips and steps (or leaves the step out),
+  and starts the forwards anew.
 
 The paper's words: partial state -> the rows of ranks 0 to r; fully reduced state -> all rows;
-roll-back -> taking back. The paper inverts AdamW; that is not exact (nothing brings back a second
-average that is far below the new square), so a copy is kept here of all that an update changes.
-The rows travel, not their sum: the norm has the bits of the one that `Update.together` finds.
+roll-back -> taking back. In the paper all rows go back from rank to rank; here no rank waits until
+the one after has reached the place where it hands them on. The paper inverts AdamW; that is not
+exact (nothing brings back a second average that is far below the new square), so a copy is kept
+here of all that an update changes. The rows travel, not their sum: the norm has the bits of the one
+that `Update.together` finds.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -50,7 +53,7 @@ class PostValidation:
     Args:
         update: applies outcomes.
         undo: holds what an update changes; of nothing on the last rank, which knows all in time.
-        transport: carries the rows, and nothing else, to the neighbouring ranks.
+        transport: carries the rows, and nothing else.
         after: steps in a row must have been plain before ranks step without waiting.
         waiting: tells the watchdog what this rank waits for.
     """
@@ -129,8 +132,8 @@ class PostValidation:
         self._told = rows
         if not self._last:
             self._transport.send(self._rank + 1, Direction.F, rows)
-        elif self._rank:
-            self._transport.send(self._rank - 1, Direction.B, rows)
+        for rank in range(self._rank if self._last else 0):
+            self._transport.send(rank, Direction.B, rows)
 
     def hear(self) -> Outcome:
         """The outcome of the pending step, once every rank has told its row."""
@@ -138,9 +141,7 @@ class PostValidation:
         if not self._last:
             self._told = torch.zeros_like(self._told)
             with self._waiting(f"the gradients of step {self.pending.step} on the ranks after"):
-                self._transport.post_receive(self._rank + 1, Direction.B, self._told).wait()
-            if self._rank:
-                self._transport.send(self._rank - 1, Direction.B, self._told)
+                self._transport.post_receive(self._ranks - 1, Direction.B, self._told).wait()
         return self._outcome(self._ranks - 1)
 
     def stands(self, outcome: Outcome) -> bool:

@@ -19,7 +19,7 @@ from longpipe.model import (
     share_ties,
 )
 from longpipe.model.split import holders
-from longpipe.passes import add_messages
+from longpipe.passes import add_messages, recompute, stages_named
 from longpipe.runtime import Boundary, Executor
 from longpipe.runtime.launch import World
 from longpipe.runtime.p2p import transport_for
@@ -34,7 +34,10 @@ ROWS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """One schedule over one problem; `family` picks the decoder's features."""
+    """One schedule over one problem; `family` picks the decoder's features.
+
+    `recompute` is none, full or selective, on the stages that `redone` names.
+    """
 
     name: str
     ranks: int
@@ -42,14 +45,20 @@ class Case:
     chunks: int = 1
     segments: int = 1
     family: str = "qwen3"
+    recompute: str = "none"
+    redone: str = "all"
 
     def __str__(self) -> str:
         sizes = f"m{self.microbatches}-v{self.chunks}-k{self.segments}"
-        return f"{self.name}-p{self.ranks}-{sizes}-{self.family}"
+        again = "" if self.recompute == "none" else f"-{self.recompute}-{self.redone}"
+        return f"{self.name}-p{self.ranks}-{sizes}-{self.family}{again}"
 
     def program(self) -> Program:
         problem = Problem(self.ranks, self.microbatches, self.chunks, self.segments)
-        program = add_messages(build(self.name, problem))
+        schedule = build(self.name, problem)
+        if self.recompute != "none":
+            schedule = recompute(schedule, stages_named(self.redone, schedule.placement))
+        program = add_messages(schedule)
         validate(program)
         return program
 
@@ -110,6 +119,8 @@ def run_stages(
         for stage in program.placement.stages_of(rank)
     }
     share_ties(modules)
+    for module in modules.values():
+        module.keeps_attention = case.recompute == "selective"
     cuts = (segments_from_lengths(uneven_cuts(case.segments)),) * case.microbatches
     boundary = Boundary(ROWS, config.hidden, cuts, torch.float64)
     watch = {} if watchdog is None else {"progress": watchdog.progress, "blame": watchdog.blame}

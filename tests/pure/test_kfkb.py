@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from longpipe.cost import UniformCosts
 from longpipe.errors import ProblemError
-from longpipe.ir import Problem, Schedule, clock
-from longpipe.ir.timing import makespan_ticks
+from longpipe.ir import Problem, Schedule, clock, makespan_ticks
 from longpipe.passes import add_messages
 from longpipe.schedules import build
 from longpipe.simulate import measure, simulate

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from longpipe.cost import UniformCosts
 from longpipe.errors import RunError
 from longpipe.ir import Problem, Program, Timeline
-from longpipe.passes import add_messages
+from longpipe.passes import add_messages, recompute
 from longpipe.schedules import build
 from longpipe.simulate import simulate
 from longpipe.train.tuner import Decision, Tuner, Way, choose, decide
@@ -49,6 +49,18 @@ def test_it_follows_a_latency_that_begins_and_ends() -> None:
         group = look(group, latency, latency).chosen
         chosen.append(group)
     assert chosen == [1, 1, 3, 3, 2, 1, 1]
+
+
+def test_orders_that_recompute_are_predicted_too() -> None:
+    """R takes as long as F: a group hides more, and is needed for more."""
+    programs = {
+        group: add_messages(recompute(build("kfkb", PROBLEM, group=group))) for group in PROGRAMS
+    }
+    timelines = {group: step(program, 2.0) for group, program in programs.items()}
+    decision = decide(7, 1, programs, [timelines[1]], 0.001)
+    for group, time_s in decision.predicted_s.items():
+        assert time_s == pytest.approx(timelines[group].makespan_s)
+    assert decision.chosen > 1
 
 
 def test_one_disturbed_step_of_three_changes_nothing() -> None:

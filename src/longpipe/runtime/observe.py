@@ -22,7 +22,7 @@ def observed_costs(program: Program, timelines: Sequence[Timeline]) -> MeasuredC
     """Median seconds of each kind of op by stage and segment, and of each link's messages.
 
     `timelines` are measured steps of `program`, at least one. A link is a latency whatever the
-    size of the message; bytes are not observed, all are 0.
+    size of the message. Bytes are not observed: the costs are for `clock`, not for memory.
     """
     if not timelines:
         raise RunError("no step has been measured: nothing is known of ops and messages")

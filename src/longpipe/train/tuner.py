@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from longpipe.errors import RunError
-from longpipe.ir import Program, Timeline
+from longpipe.ir import Program, Timeline, clock, makespan_ticks
 from longpipe.runtime import Executor
 from longpipe.runtime.observe import observed_costs
-from longpipe.simulate import simulate
 from longpipe.train.predict import Forecast
 
 _LOOKED_AT = 8  # steps at most: enough for a median, and all of them of now
@@ -72,7 +71,10 @@ def decide(
 ) -> Decision:
     """Look at measured steps that ran with `group`, and choose among `programs`, by group."""
     costs = observed_costs(programs[group], timelines)
-    predicted_s = {each: simulate(programs[each], costs).makespan_s for each in sorted(programs)}
+    predicted_s = {  # the timing alone: memory was not observed, and is as it was
+        each: makespan_ticks(clock(programs[each].schedule(), costs)) * costs.tick_s
+        for each in sorted(programs)
+    }
     return Decision(
         step=step,
         group=group,

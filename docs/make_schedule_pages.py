@@ -131,6 +131,8 @@ def _pictures(entry: Entry) -> Iterator[str]:
     if not paths:
         raise SystemExit(f"{GOLDENS / entry.name} has no picture: run `make goldens` first")
     for path in paths:
+        if path.stem.endswith("_fused"):
+            yield "With pairs that run as one op in a time of 3; `&` joins the two."
         yield f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```"
 
 

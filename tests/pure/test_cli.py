@@ -96,7 +96,7 @@ def test_the_json_of_simulate_keeps_its_names() -> None:
     """Scripts read them; idle has one entry for each rank."""
     found = simulated("1f1b", "--ranks", 2, "--microbatches", 2)
     assert list(found) == [
-        "schedule", "ranks", "microbatches", "chunks", "segments", "ops", "makespan",
+        "schedule", "ranks", "microbatches", "chunks", "segments", "kinds", "ops", "makespan",
         "global_bubble", "global_bubble_rate", "span_bubble", "span_bubble_rate",
         "peak_activations", "busy", "idle",
     ]  # fmt: skip
@@ -124,6 +124,16 @@ def test_zoo_lists_every_schedule() -> None:
         assert {"name", "title", "paper", "chunks", "segments", "splits", "bubble", "peak"} <= set(
             record
         )
+
+
+def test_sharded_weights_are_gathered_and_reduced() -> None:
+    """The counts of arXiv:2211.05953's order, and a step that waits for slow gathers."""
+    size = ["--ranks", 4, "--microbatches", 8, "--chunks", 4, "--shard-buffers", 2]
+    found = simulated("breadth-first", *size)
+    assert [(row["UNSHARD"], row["REDUCE_GRAD"]) for row in found["kinds"]] == [(6, 4)] * 4
+    slow = simulated("breadth-first", *size, "--costs", "UNSHARD=8,REDUCE_GRAD=8")
+    assert slow["makespan"] > found["makespan"] == 26.25
+    assert "rank 3: 6 gathers, 4 reductions" in ok("simulate", "breadth-first", *size)
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in entries()])

@@ -12,14 +12,15 @@ import typer
 from longpipe.cost import UniformCosts
 from longpipe.errors import ProblemError
 from longpipe.ir import Problem, Program, Schedule
-from longpipe.passes import recompute, stages_named
+from longpipe.passes import add_sharding, recompute, stages_named
 from longpipe.plan import named, read_order
 from longpipe.schedules import Entry, build
 from longpipe.validate import validate
 
 _MOST_OPS = 10_000_000  # about 6 GB of memory and two minutes
 _COSTS = {
-    "F": "forward", "I": "input_grad", "W": "weight_grad", "FB": "pair", "R": "recompute"
+    "F": "forward", "I": "input_grad", "W": "weight_grad", "FB": "pair", "R": "recompute",
+    "UNSHARD": "gather", "REDUCE_GRAD": "reduce",
 }  # fmt: skip
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -69,24 +70,33 @@ class Asked:
             "(the first of each rank), or numbers as in `0,3`."
         ),
     ] = None
+    shard_buffers: Annotated[
+        int | None,
+        typer.Option(
+            help="Shard weights over copies of the pipeline, with room for so many whole stages: "
+            "places every gather and reduction."
+        ),
+    ] = None
     costs: Annotated[
         str,
         typer.Option(
             help="Times of one full micro-batch on one full stage, such as `F=1,I=1.2,W=0.8`; "
             "what is not named is 1, but R (recompute) is as F. B takes I + W; a chunk or a "
-            "segment its share. `FB=2.5` fuses "
-            "the pairs of a schedule that has some; else they run as two ops. Schedules that "
-            "search do it with these."
+            "segment its share. `FB=2.5` fuses the pairs of a schedule that has some; else they "
+            "run as two ops. `UNSHARD=` and `REDUCE_GRAD=` are for sharded weights, 0 if not "
+            "given. Schedules that search do it with these."
         ),
     ] = "F=1,I=1,W=1"
     comm: Annotated[str, typer.Option(help="Time of one message, in the unit of the costs.")] = "0"
 
     def schedule(self) -> Schedule:
-        """The schedule of that name and size, or in that file, validated; with its recompute."""
+        """The schedule of that name and size, or in that file, validated; with its passes."""
         what = self._plain()
-        if self.recompute is None:
-            return what
-        return recompute(what, stages_named(self.recompute, what.placement))
+        if self.recompute is not None:
+            what = recompute(what, stages_named(self.recompute, what.placement))
+        if self.shard_buffers is not None:
+            what = add_sharding(what, self.shard_buffers)
+        return what
 
     def _plain(self) -> Schedule:
         counts = segment_counts(self.segments)
@@ -135,7 +145,8 @@ class Asked:
                 )
             if kind.strip() not in _COSTS or not time:
                 raise typer.BadParameter(
-                    f"{part!r} is not one of F=, I=, W=, FB=, R= and a number", param_hint="--costs"
+                    f"{part!r} is not one of {'=, '.join(_COSTS)}= and a number",
+                    param_hint="--costs",
                 )
             times[_COSTS[kind.strip()]] = time.strip()
         return UniformCosts(problem, **times, comm=self.comm)

@@ -1,10 +1,12 @@
 """`longpipe simulate`: the numbers that a schedule promises."""
 
 import json
+from collections import Counter
 
 from longpipe.cli._app import app
 from longpipe.cli._numbers import numbers_json, print_numbers
 from longpipe.cli._options import AsJson, Asked, takes_schedule
+from longpipe.ir import Kind
 from longpipe.simulate import measure
 from longpipe.simulate import simulate as run
 
@@ -27,7 +29,13 @@ def simulate(asked: Asked, as_json: AsJson = False) -> None:
             "microbatches": problem.microbatches,
             "chunks": problem.chunks,
             "segments": problem.segments,
+            "kinds": [dict(Counter(op.kind for op in row)) for row in schedule.rows],
         }
         print(json.dumps(size | numbers_json(metrics, "peak_activations"), indent=2))
     else:
         print_numbers(metrics, "peak act.")
+        for rank, row in enumerate(schedule.rows):
+            kinds = Counter(op.kind for op in row)
+            if kinds[Kind.UNSHARD]:
+                print(f"rank {rank}: {kinds[Kind.UNSHARD]} gathers, ", end="")
+                print(f"{kinds[Kind.REDUCE_GRAD]} reductions")

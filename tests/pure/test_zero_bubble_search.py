@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_schedules_numbers import LINEAR, PAIR, SKEW
 from zero_bubble_costs import Tokens, Uneven, found, published, within
@@ -13,6 +13,7 @@ from longpipe.errors import ProblemError
 from longpipe.ir import EqualCosts, Problem, row_memory
 from longpipe.plan import equal_cost_cuts, even_cuts
 from longpipe.schedules import _zb_search, build
+from longpipe.schedules._zb_greedy import Knobs, heuristic
 from longpipe.schedules._zb_streams import fits, one_by_one, run, streams, to_letters, to_schedule
 from longpipe.simulate import measure, simulate
 from longpipe.validate import validate
@@ -29,6 +30,7 @@ from longpipe.validate import validate
     early=st.booleans(),
     limit=st.one_of(st.none(), st.sampled_from([1.5, 2, 3, 4, 5, 9])),
 )
+@example(ranks=4, segments=[1] * 4, seed=79, early=False, limit=4)  # a rank warms up with all F's
 def test_unequal_costs(
     ranks: int, segments: list[int], seed: int, early: bool, limit: float | None
 ) -> None:
@@ -79,6 +81,21 @@ def test_letters_run_as_ops_do(segments: list[int], seed: int) -> None:
             assert fits(replace(ops, limit=limit), letters)
             limit = tuple(peak - 1 if each == rank else 10**6 for each in range(3))
             assert not fits(replace(ops, limit=limit), letters)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "rows"),
+    [
+        (Knobs(True, True, True), "FFFIFIWFWIWIWIW FFIFIFIWFIWIWWW FIFIFIFIWFIWWWW"),
+        (Knobs(False, True, False), "FFFFIWIFWIWIWIW FFFIIFIWFIWIWWW FIFIFIFIWFIWWWW"),
+        (Knobs(False, False, True), "FFFFIWFIWIWIWIW FFFIFIWFIIWWIWW FIFIFIFIWFIWWWW"),
+    ],
+)
+def test_the_heuristics_rows(knobs: Knobs, rows: str) -> None:
+    """As another program that follows the paper's text has them: F, I, W = 5, 2, 5, limit 4."""
+    problem = Problem(3, 5)
+    costs = UniformCosts(problem, forward=5, input_grad=2, weight_grad=5)
+    assert heuristic(within(problem, costs, 4), knobs) == tuple(rows.split())
 
 
 def test_rows_that_wait_for_each_other_do_not_run() -> None:

@@ -93,7 +93,7 @@ class _State:
                 self.put("F", rank)
         extra = self._extra_forwards()
         for rank in range(1, ranks):
-            if self.done["F"][rank] + extra[rank] < self.streams.units:
+            if self.done["F"][rank - 1] + extra[rank - 1] < self.streams.units:
                 extra[rank] = min(extra[rank], max(extra[rank - 1] - 1, 0))
         for rank in range(ranks):
             for _ in range(extra[rank]):

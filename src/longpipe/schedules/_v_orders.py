@@ -31,62 +31,67 @@ def published(whole: Streams) -> Iterator[Candidate]:
     yield _zb_v
     yield greedy
     for block in (v_half.block(p), v_min.block(p)):
-        yield _BlockOrder(block.over(lag + 1), None, lag, tight=False).rows
+        yield BlockOrder(block.over(lag + 1), None, lag).loose
 
 
 def _zb_v(whole: Streams) -> list[Row]:
     return list(zb_v.rows(whole.problem.ranks, whole.units, lag_of(whole)))
 
 
-def from_blocks(whole: Streams, cap: int) -> Iterator[Candidate]:
-    """Orders of the blocks that hold at most `cap` units; fewer blocks of many ranks."""
+def block_orders(whole: Streams, cap: int) -> list["BlockOrder"]:
+    """Of blocks that hold at most `cap` units, the most promising; fewer of many ranks."""
     p, lag = whole.problem.ranks, lag_of(whole)
     own = cap - 2 * lag  # what the block holds over whole micro-batches
     if own < 2:
-        return
+        return []
     found = [hops.block(p) for _, hops in islice(blocks(p, own), max(4, min(16, 256 // p)))]
-    for block in found or [slow_block(p, own)]:
-        for tight in (True, False):
-            order = _BlockOrder(block.over(lag + 1), cap, lag, tight)
-            yield order.rows
-            yield from (partial(order.filled, share) for share in _SHARES)
+    return [BlockOrder(block.over(lag + 1), cap, lag) for block in found or [slow_block(p, own)]]
 
 
-class _BlockOrder:
-    """A repeated block, its ends drawn together until ranks hold `cap` units; cached by length.
+class BlockOrder:
+    """A repeated block, its ends drawn together until ranks hold `cap` units.
 
-    With None they hold as many as the block. `tight`, which needs a cap, stacks the cool-down
-    first, and moves passes of all phases.
+    With None they hold as many as the block, and only `loose` is there. Short tables are kept.
     """
 
-    def __init__(self, block: Block, cap: int | None, lag: int, tight: bool) -> None:
-        self.block, self.cap, self.lag, self.tight = block, cap, lag, tight
+    def __init__(self, block: Block, cap: int | None, lag: int) -> None:
+        self.block, self.cap, self.lag = block, cap, lag
         self.few = 2 * block.depth + 6
-        self.made: dict[int, PassRows | None] = {}
+        self.made: dict[tuple[bool, int], PassRows | None] = {}
 
-    def rows(self, whole: Streams) -> list[Row] | None:
-        """With the W's in the idle cells of the block."""
-        made = self._made(whole.units)
-        return None if made is None else [list(row) for row in streams(made)]
+    def tight(self, whole: Streams) -> list[Row] | None:
+        """With the cool-down stacked first, and passes of all phases moved."""
+        return self._rows(whole, tight=True)
 
-    def filled(self, share: float, whole: Streams) -> list[Row] | None:
-        """With the W's in the idle time that the real costs leave; see `fill_weights`."""
-        rows = self.rows(whole)
+    def loose(self, whole: Streams) -> list[Row] | None:
+        """As the authors' generator of V-Min and V-Half does it."""
+        return self._rows(whole, tight=False)
+
+    def variants(self) -> Iterator[Candidate]:
+        """`loose`, and both with the W's in the idle time that the real costs leave."""
+        yield self.loose
+        for share in _SHARES:
+            yield partial(self._filled, share, True)
+            yield partial(self._filled, share, False)
+
+    def _filled(self, share: float, tight: bool, whole: Streams) -> list[Row] | None:
+        rows = self._rows(whole, tight)
         if rows is None:
             return None
         bare = [[stream for stream in row if stream < 2 * whole.stages] for row in rows]
         return fill_weights(whole, bare, share)
 
-    def _made(self, units: int) -> PassRows | None:
-        if units <= self.few:
-            if units not in self.made:
-                self.made[units] = self._arranged(units)
-            return self.made[units]
-        base = self._made(self.few)
-        return None if base is None else extend(base, units - self.few)
+    def _rows(self, whole: Streams, tight: bool) -> list[Row] | None:
+        few = min(self.few, whole.units)
+        if (tight, few) not in self.made:
+            self.made[tight, few] = self._arranged(few, tight)
+        made = self.made[tight, few]
+        if made is not None and whole.units > few:
+            made = extend(made, whole.units - few)
+        return None if made is None else [list(row) for row in streams(made)]
 
-    def _arranged(self, units: int) -> PassRows | None:
-        if not self.tight or self.cap is None:
+    def _arranged(self, units: int, tight: bool) -> PassRows | None:
+        if not tight or self.cap is None:
             return order(self.block, units, self.lag, self.cap)
         table = self.block.repeat(units, self.lag)
         table.fill_weights()

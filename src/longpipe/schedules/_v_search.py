@@ -9,17 +9,18 @@ judged by two short ones: what the second takes more than the first, more steady
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from math import inf
 
 from longpipe.ir import Costs, Problem, Schedule, v
 from longpipe.schedules._streams import Row, Run, Streams, fits, read, run, spell
 from longpipe.schedules._v_improve import improve
-from longpipe.schedules._v_orders import Candidate, from_blocks, published
+from longpipe.schedules._v_orders import Candidate, block_orders, published
 
-_EFFORT = 1_500_000  # ops that the last step may simulate,
-_FEWEST, _MOST = 100, 1_500  # in at least and at most so many runs
-_ROUNDS = 32  # caps that are tried, divided by the ranks
+_EFFORT = 400_000  # ops that the last step may simulate from each start,
+_FEWEST, _MOST = 60, 1_000  # in at least and at most so many runs
+_ROUNDS = 3_000  # caps that are tried, times the ops
+_VARIED = 4  # blocks of each cap whose variants are tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,34 @@ def search(problem: Problem, costs: Costs, limit: tuple[float, ...]) -> Schedule
         found = (_judge(each, runs, problem.microbatches) for each in candidates)
         return [each for each in found if each is not None]
 
+    def tried(cap: int) -> list[_Judged]:
+        orders = block_orders(whole, cap)
+        first = {each: judged((each.tight,)) for each in orders}
+        best = sorted(orders, key=lambda each: min(map(goal.score, first[each]), default=(inf,)))
+        more = (variant for each in best[:_VARIED] for variant in each.variants())
+        return [*chain.from_iterable(first.values()), *judged(more)]
+
     known = judged(published(whole))
     goal = _Goal(
         min((each.cost for each in known), default=inf),
         min((each.makespan for each in known), default=inf),
     )
-    rounds = ((cap, judged(from_blocks(whole, cap))) for cap in _caps(whole))
-    full = list(islice((each for each in rounds if each[1]), max(2, _ROUNDS // problem.ranks)))
-    rows = _best(whole, goal, known, full)
+    rows = _ideal(whole, goal, known)
+    if rows is None:
+        rounds = ((cap, found) for cap in _caps(whole) if (found := tried(cap)))
+        most = max(2, _ROUNDS // _ops(whole))
+        rows = _best(whole, goal, known, list(islice(rounds, most)))
     return None if rows is None else spell(rows, problem, placement)
+
+
+def _ideal(whole: Streams, goal: _Goal, known: list[_Judged]) -> list[Row] | None:
+    """Rows of a published order, none better by makespan, in which the busiest rank never idles."""
+    best = min(known, key=goal.score, default=None)
+    if best is None or best.makespan > goal.makespan:
+        return None
+    busy = [sum(map(sum, whole.ticks[stage :: whole.stages])) for stage in range(whole.stages)]
+    busiest = max(down + up for down, up in zip(busy, reversed(busy), strict=True))
+    return _right(best.candidate, whole) if best.cost <= busiest else None
 
 
 def _best(
@@ -74,11 +94,11 @@ def _best(
     Ops are moved under the limit and again under lower ones, as a search with those would do: so
     that more memory does not lead to a worse order.
     """
-    runs = min(_EFFORT // sum(map(len, whole.ticks)), _MOST)
+    runs = min(_EFFORT // _ops(whole), _MOST)
     if runs < _FEWEST:
         found = sorted([*known, *(each for _, more in rounds for each in more)], key=goal.score)
-        rows = (_right(each.candidate, whole) for each in found)
-        return next((each for each in rows if each is not None), None)
+        right = (_right(each.candidate, whole) for each in found)
+        return next((rows for rows in right if rows is not None), None)
     better = []
     for (cap, found), (_, lower) in pairwise([*rounds, (0, [])]):
         under = _lower(whole, rounds[0][0] - cap)
@@ -89,6 +109,10 @@ def _best(
             if rows is not None:
                 better.append(improve(under, rows, goal.score, runs))
     return min(better)[1] if better else None
+
+
+def _ops(whole: Streams) -> int:
+    return sum(map(len, whole.ticks))
 
 
 def _lower(whole: Streams, units: int) -> Streams:

@@ -130,6 +130,11 @@ def test_squares_are_summed_in_float64() -> None:
     assert clip_grad_norm(held, 0) == pytest.approx(exact, rel=1e-10)
 
 
+def test_a_norm_beyond_float64_is_infinite() -> None:
+    assert norm_of([1e308, 1e308]) == math.inf
+    assert norm_of([1e308, 0.0]) == pytest.approx(1e154)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_norm_that_is_not_finite_touches_no_gradient(bad: float) -> None:
     held = parameters()

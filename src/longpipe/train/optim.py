@@ -110,7 +110,10 @@ def norm_of(squares: Iterable[float]) -> float:
 
     The sum is rounded once, at its end: the same bits on every rank and in every run.
     """
-    return math.sqrt(math.fsum(squares))
+    try:
+        return math.sqrt(math.fsum(squares))
+    except OverflowError:  # finite squares with a sum beyond float64
+        return math.inf
 
 
 def clip(parameters: Mapping[str, Parameter], norm: float, max_norm: float) -> None:

@@ -31,7 +31,7 @@ def cuts_by_flops(
 
     >>> shape = DecoderShape(64, 4, 4, 4, 16, 256, 1000)
     >>> cuts_by_flops(shape, (2, 2), 8192, segments=4, multiple=128)
-    (3968, 1792, 1280, 1152)
+    (3840, 1792, 1408, 1152)
     """
     slowest = max(stage_shapes(layers), key=lambda stage: step_flops(shape, stage, tokens))
     linear, pair = coefficients(shape, slowest, _STEP)

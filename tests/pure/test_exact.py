@@ -95,6 +95,11 @@ def test_no_order_is_better(
     assert search.bound * unit == pytest.approx(least)
     assert all(allowed(ops, rank, row) for rank, row in enumerate(search.letters))
 
+    search = _Search(scaled, whole, (one_by_one(problem),) * ranks)
+    search.cost = least / unit + 1  # as if an order one tick worse were known: no window may cut
+    search.improve(solver(), 60, lambda elapsed_s, value, bound: None)
+    assert search.cost * unit == pytest.approx(least)
+
 
 def test_ticks_that_are_no_whole_numbers() -> None:
     class Odd(EqualCosts):

@@ -143,3 +143,12 @@ def test_interleaved_over_segments(
         warm = (chunks - 1) * least * segments + ranks + segments - 1
         peak = min(warm, units) / (chunks * segments)
         assert numbers.peak_memory == pytest.approx([peak] * ranks)
+
+
+def test_groups_of_twice_the_size_are_refused() -> None:
+    with pytest.raises(ProblemError, match="groups of 4 to 7, got microbatches=13"):
+        build("zb-interleaved", Problem(4, 13, chunks=2))
+    with pytest.raises(ProblemError, match="same number of segments"):
+        build("seq-zb-interleaved", Problem(2, 2, chunks=2, segments=(2, 3)))
+    spelled = build("seq-zb-interleaved", Problem(2, 2, chunks=2, segments=(3, 3)))
+    assert spelled.rows == build("seq-zb-interleaved", Problem(2, 2, 2, segments=3)).rows

@@ -14,7 +14,15 @@ from longpipe.ir import EqualCosts, Problem, row_memory
 from longpipe.plan import equal_cost_cuts, even_cuts
 from longpipe.schedules import _zb_search, build
 from longpipe.schedules._zb_greedy import Knobs, heuristic
-from longpipe.schedules._zb_streams import fits, one_by_one, run, streams, to_letters, to_schedule
+from longpipe.schedules._zb_streams import (
+    Outcome,
+    fits,
+    one_by_one,
+    run,
+    streams,
+    to_letters,
+    to_schedule,
+)
 from longpipe.simulate import measure, simulate
 from longpipe.validate import validate
 
@@ -96,6 +104,16 @@ def test_the_heuristics_rows(knobs: Knobs, rows: str) -> None:
     problem = Problem(3, 5)
     costs = UniformCosts(problem, forward=5, input_grad=2, weight_grad=5)
     assert heuristic(within(problem, costs, 4), knobs) == tuple(rows.split())
+
+
+def test_neither_span_nor_makespan_may_be_worse_than_the_heuristics() -> None:
+    """However much of the one another order would save for the other."""
+    theirs, other = Outcome(10, 20, 0), Outcome(5, 40, 0)
+    score = _zb_search._score([theirs, Outcome(11, 15, 0)], [theirs, other])
+    for worse in (Outcome(6, 21, 0), Outcome(10.5, 20, 0), other):
+        assert score(worse) > score(theirs)
+    assert score(Outcome(10, 19, 0)) < score(theirs)
+    assert score(Outcome(9, 20, 0)) < score(theirs)
 
 
 def test_rows_that_wait_for_each_other_do_not_run() -> None:

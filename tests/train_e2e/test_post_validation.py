@@ -29,7 +29,7 @@ SIZES = (
     "train.checkpoint_every=0", "train.nan_policy=skip",
 )  # fmt: skip
 ZB_V = ("pipeline.schedule=zb-v", "pipeline.chunks=2")
-SEQ1F1B = ("pipeline.schedule=seq1f1b", "pipeline.segments=3")
+SEQ1F1B = ("pipeline.schedule=seq1f1b", "pipeline.segments=3", "pipeline.recompute=full")
 ZB_H2 = ("pipeline.schedule=zb-h2",)
 SEQ_ZB_H1 = ("pipeline.schedule=seq-zb-h1", "pipeline.segments=2")
 DUALPIPE = ("pipeline.schedule=dualpipe", "pipeline.microbatches=8", "model.tie_embeddings=true")
@@ -59,7 +59,7 @@ CASES = {
     "zb-h1": Case(("pipeline.schedule=zb-h1",), MIXED, 2, 3),
     "zb-h2": Case(ZB_H2, MIXED, 2, 3),
     "zb-v": Case(ZB_V, MIXED, 2, 3),
-    "seq1f1b": Case(SEQ1F1B, MIXED, 2, 3),
+    "seq1f1b, recompute": Case(SEQ1F1B, MIXED, 2, 3),
     "seq-zb-h1": Case(SEQ_ZB_H1, MIXED, 2, 3),
     "dualpipe": Case(DUALPIPE, MIXED, 2, 3),
     "tied, bfloat16": Case(

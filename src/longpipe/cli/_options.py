@@ -1,8 +1,8 @@
 """Options that several verbs share: which schedule, of what size, at what costs."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -151,16 +151,42 @@ class Asked:
             times[_COSTS[kind.strip()]] = time.strip()
         return UniformCosts(problem, **times, comm=self.comm)
 
+    def said(self) -> str:
+        """Where times come from that `priced` gives, in a few words."""
+        messages = "" if self.comm == "0" else f", messages {self.comm}"
+        return f"unit costs {self.costs}{messages}"
+
 
 def takes_schedule(verb: Callable[..., None]) -> Callable[..., None]:
     """Give a verb, whose first parameter is `asked: Asked`, the shared options in its place."""
+    return _with_options(verb, inspect.signature(Asked).parameters.values(), lambda asked: asked)
+
+
+def takes_several(what: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The same for a verb whose first parameter is `asked: list[Asked]`, one for each argument.
+
+    `what` is the annotation of the arguments, a list of names.
+    """
+    name, *others = inspect.signature(Asked).parameters.values()
+    shared = [name.replace(annotation=what), *others]
+
+    def several(asked: Asked) -> list[Asked]:
+        return [replace(asked, name=str(each)) for each in asked.name]
+
+    return lambda verb: _with_options(verb, shared, several)
+
+
+def _with_options(
+    verb: Callable[..., None],
+    shared: Iterable[inspect.Parameter],
+    given: Callable[[Asked], Any],
+) -> Callable[..., None]:
     own = list(inspect.signature(verb).parameters.values())[1:]
-    shared = inspect.signature(Asked).parameters.values()
 
     @wraps(verb)
     def run(**values: Any) -> None:
         asked = Asked(**{field.name: values.pop(field.name) for field in fields(Asked)})
-        verb(asked, **values)
+        verb(given(asked), **values)
 
     parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*shared, *own)]
     # Typer reads both.

@@ -11,7 +11,7 @@ from longpipe.cli._options import Asked, takes_schedule
 from longpipe.ir import Schedule, to_text, to_torch_csv
 from longpipe.passes import add_messages
 from longpipe.simulate import simulate
-from longpipe.view import chrome_trace, html_page, save_text
+from longpipe.view import Panel, chrome_trace, html_page, save_text
 
 
 class Format(StrEnum):
@@ -57,4 +57,8 @@ def export(
 
 def _simulated(asked: Asked, schedule: Schedule, form: Format) -> str:
     timeline = simulate(schedule, asked.priced(schedule.problem))
-    return html_page([timeline]) if form is Format.HTML else chrome_trace([timeline])
+    return (
+        html_page([Panel(timeline, asked.said())])
+        if form is Format.HTML
+        else chrome_trace([timeline])
+    )

@@ -12,7 +12,7 @@ from longpipe.cli._numbers import numbers_json, print_numbers
 from longpipe.cli._options import AsJson
 from longpipe.cli._picture import coloured
 from longpipe.simulate import measure
-from longpipe.view import chrome_trace, compare, html_page, load_timelines, save_text
+from longpipe.view import chrome_trace, compare, html_page, load_timelines, of_run, save_text
 
 
 @app.command(epilog="Example: `longpipe trace predicted.json measured.json --html trace.html`")
@@ -27,7 +27,7 @@ def trace(
     """Lay timelines above each other: the first is what the others are compared with."""
     timelines = [timeline for path in files for timeline in load_timelines(path)]
     if html is not None:
-        save_text(html, html_page(timelines))
+        save_text(html, html_page(of_run(timelines)))
     if chrome is not None:
         save_text(chrome, chrome_trace(timelines))
     found = [measure(timeline) for timeline in timelines]

@@ -10,7 +10,14 @@ from longpipe.simulate import Metrics, measure
 from longpipe.train.config_file import save_resolved
 from longpipe.train.job import Job
 from longpipe.train.predict import Forecast
-from longpipe.view import chrome_trace, compare, html_page, save_text, save_timelines
+from longpipe.view import (
+    chrome_trace,
+    compare,
+    html_page,
+    of_run,
+    save_text,
+    save_timelines,
+)
 
 _WIDTH = 100
 _MB = 1e6
@@ -95,7 +102,7 @@ def write_report(job: Job, found: Forecast, steps: Sequence[Timeline]) -> str:
     measured = _with_memory(typical, found.rehearsed)
     both = [found.predicted, measured]
     save_timelines(job.folder / "measured.json", [measured])
-    save_text(job.folder / "trace.html", html_page(both))
+    save_text(job.folder / "trace.html", html_page(of_run(both)))
     save_text(job.folder / "trace.json", chrome_trace(both))
     text = "\n".join(
         [

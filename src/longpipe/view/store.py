@@ -58,7 +58,12 @@ def timelines_from_json(text: str) -> tuple[Timeline, ...]:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: nobody ever reads half of it.
+    """Write a text file as UTF-8, whole or not at all (see `save_bytes`)."""
+    save_bytes(path, text.encode())
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: nobody ever reads half of it.
 
     Raises DataError that names the file if it cannot be written; what stood there before remains.
     """
@@ -67,7 +72,7 @@ def save_text(path: Path, text: str) -> None:
     else:
         draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content)
         if draft is not path:
             draft.replace(path)
     except OSError as error:

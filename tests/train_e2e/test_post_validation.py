@@ -92,6 +92,8 @@ def starts_of(folder: Path) -> list[Start]:
         start("in parts", *CHECKED, *DOES_NOT_WAIT, disturbed=interrupted),
         start("in parts", *CHECKED, *DOES_NOT_WAIT, disturbed=MIXED, first=4),
     ]
+    unseen = (*ZB_H2, *DOES_NOT_WAIT, "train.log_every=100")
+    found.append(start("unseen", *unseen, disturbed={2: (1, INTERRUPT)}))
     stops = (*ZB_H2, "train.nan_policy=stop", "train.checkpoint_every=2")
     found.append(start("stops, waits", *stops, disturbed={3: (2, NAN)}))
     found.append(start("stops, steps", *stops, *DOES_NOT_WAIT, disturbed={3: (2, NAN)}))
@@ -120,6 +122,11 @@ def test_steps_before_a_checkpoint_and_an_interrupt_are_settled(folder: Path) ->
     """Stopped after step 3, whose outcome was known in step 4 only; resumed, the run is whole."""
     assert "stopped after step 3, as asked" in said(folder / "in parts")
     assert_same(folder / "whole", folder / "in parts")
+
+
+def test_a_run_that_is_stopped_before_a_step_was_measured_leaves_a_report(folder: Path) -> None:
+    assert "stopped after step 2, as asked" in said(folder / "unseen")
+    assert (folder / "unseen" / "report.txt").exists()
 
 
 def test_a_stop_for_a_number_that_is_not_finite_says_the_same_on_all_ranks(folder: Path) -> None:

@@ -123,7 +123,9 @@ def _run(world: World, job: Job) -> str | None:
             trainer = _trainer(rank, by_group, interrupt)
             done = trainer.run(log, done)
         found = trainer.tuner.way.forecast if trainer.tuner else found
-        report = write_report(job, found, trainer.measured) if world.rank == 0 else None
+        report = None
+        if found.rehearsed is not None:  # the first rank; a run may stop before a step is measured
+            report = write_report(job, found, trainer.measured or [found.rehearsed])
         if done < job.config.train.steps:
             narrator.say(f"stopped after step {done}, as asked; the same command goes on from it")
             raise KeyboardInterrupt

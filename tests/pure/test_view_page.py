@@ -14,8 +14,9 @@ import pytest
 
 from longpipe import Event, Op, Problem, Timeline, UniformCosts, build, simulate
 from longpipe.passes import add_sharding
+from longpipe.simulate import measure
 from longpipe.view import Align, Panel, html_page, of_run
-from longpipe.view.pack import pack
+from longpipe.view import pack as packing
 from longpipe.view.palette import CAUSES, DARK, KINDS, LIGHT
 
 _BYTES = 42  # of an op
@@ -35,6 +36,11 @@ def measured(timeline: Timeline) -> Timeline:
     return Timeline(timeline.name, "measured", rows)
 
 
+def pack(timeline: Timeline) -> tuple[list[dict[str, Any]], str]:
+    """As the page does."""
+    return packing.pack([Panel(timeline)], [measure(timeline)])
+
+
 def columns(text: str) -> list[tuple[Any, ...]]:
     """What the page's script reads: start, end, memory, peak, wait, mb, stage, seg, kind, flags."""
     content = zlib.decompress(b64decode(text))
@@ -50,7 +56,7 @@ def columns(text: str) -> list[tuple[Any, ...]]:
 def test_every_op_is_packed_once_and_whole() -> None:
     """Rank by rank, with times to the last bit, memory, waits and place."""
     timeline = predicted("seq1f1b", Problem(3, 4, segments=2), comm="0.3")
-    heads, text = pack([Panel(timeline)])
+    heads, text = pack(timeline)
     start, end, memory, peak, wait, mb, stage, seg, kind, _ = columns(text)
     events = [event for row in timeline.rows for event in row]
     waits = [wait for row in timeline.waits_s or () for wait in row]
@@ -70,23 +76,23 @@ def test_what_nobody_measured_is_not_a_number() -> None:
         Event(Op.parse("0SEND_F0"), 1, 1),
         Event(Op.parse("0B0"), 3, 4),
     )
-    heads, text = pack([Panel(Timeline("", "measured", (row,), ((0.0, 0.5, 1.0),)))])
+    heads, text = pack(Timeline("", "measured", (row,), ((0.0, 0.5, 1.0),)))
     _, _, memory, peak, wait, *_ = columns(text)
     assert heads[0]["ops"] == [2]
     assert all(map(isnan, (*memory, *peak)))
     assert wait == (0.0, 1.5)
-    assert all(map(isnan, columns(pack([Panel(measured(predicted()))])[1])[4]))
+    assert all(map(isnan, columns(pack(measured(predicted()))[1])[4]))
 
 
 def test_pairs_and_gathers_are_packed() -> None:
     """A flag on the first of two ops that ran as one; gathers behind each rank's compute."""
     problem = Problem(2, 4, chunks=2)
     fused = predicted("dualpipe-v", problem, pair=3)
-    assert sum(columns(pack([Panel(fused)])[1])[-1]) == len(fused.pairs) > 0
+    assert sum(columns(pack(fused)[1])[-1]) == len(fused.pairs) > 0
     problem = Problem(2, 2, chunks=3)
     sharded = add_sharding(build("looped-bfs", problem))
     timeline = simulate(sharded, UniformCosts(problem, gather=1, reduce=1))
-    heads, text = pack([Panel(timeline)])
+    heads, text = pack(timeline)
     kinds = [list(KINDS)[kind] for kind in columns(text)[-2]]
     ops, beside = heads[0]["ops"], heads[0]["beside"]
     assert beside[0] > 0

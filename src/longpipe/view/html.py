@@ -25,7 +25,8 @@ def html_page(panels: Sequence[Panel], align: Align | None = None) -> str:
     Everything is inside: the page asks nobody for anything. It grows by about 10 bytes for each
     op. `align` is how it opens; None: one time scale if the units allow it.
     """
-    heads, ops = pack(panels)
+    found = [measure(panel.timeline) for panel in panels]
+    heads, ops = pack(panels, found)
     content = {
         "panels": heads,
         "kinds": KINDS,
@@ -37,7 +38,7 @@ def html_page(panels: Sequence[Panel], align: Align | None = None) -> str:
         colours=css(),
         style=_file("viewer.css"),
         legend=_legend(panels),
-        numbers=_numbers(panels),
+        numbers=_numbers(panels, found),
         content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
         ops=ops,
         script="\n".join(_file(f"{name}.js") for name in _SCRIPTS),
@@ -64,9 +65,8 @@ def _legend(panels: Sequence[Panel]) -> str:
     )
 
 
-def _numbers(panels: Sequence[Panel]) -> str:
+def _numbers(panels: Sequence[Panel], found: Sequence[Metrics]) -> str:
     """A table of all timelines, then one of each with a line for each rank."""
-    found = [measure(panel.timeline) for panel in panels]
     first = found[0].makespan_s if found else 0.0
     heads = (
         "timeline", "makespan", "global bubble", "span bubble",
@@ -90,7 +90,7 @@ def _summary(panel: Panel, metrics: Metrics, first: float) -> Iterator[str]:
     yield f"{time(metrics.global_bubble_s, seconds)} ({metrics.global_bubble_rate:.1%})"
     yield f"{time(metrics.span_bubble_s, seconds)} ({metrics.span_bubble_rate:.1%})"
     whole = timeline.makespan_s * timeline.ranks
-    idle = causes(timeline)
+    idle = causes(metrics)
     yield from (percent(sum(rank[cause] for rank in idle), whole) for cause in range(len(CAUSES)))
     yield "-" if metrics.peak_memory is None else size(max(metrics.peak_memory), seconds)
     yield f"{metrics.ops:,}"
@@ -100,7 +100,7 @@ def _by_rank(panel: Panel, metrics: Metrics) -> str:
     heads = ("rank", "busy", "idle", "", *(_spaced(name) for name in CAUSES), "peak")
     seconds, whole = panel.seconds, metrics.makespan_s
     peaks = metrics.peak_memory or (None,) * len(metrics.idle)
-    idle = causes(panel.timeline)
+    idle = causes(metrics)
     lines = []
     for rank, (busy, parts, peak) in enumerate(zip(metrics.busy_s, idle, peaks, strict=True)):
         lines.append(

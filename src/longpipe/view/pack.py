@@ -9,15 +9,15 @@ from math import nan
 from typing import Any
 
 from longpipe.ir import Event, Timeline
-from longpipe.simulate import measure
+from longpipe.simulate import Metrics
 from longpipe.view.palette import KINDS
 from longpipe.view.panel import Lane, Panel, causes, lanes
 
 _FUSED = 1  # flag of the first op of a pair that ran as one
 
 
-def pack(panels: Sequence[Panel]) -> tuple[list[dict[str, Any]], str]:
-    """The panels' heads, as JSON values, and the ops of all of them.
+def pack(panels: Sequence[Panel], found: Sequence[Metrics]) -> tuple[list[dict[str, Any]], str]:
+    """The panels' heads, as JSON values, and the ops of all of them; `found` are their numbers.
 
     Ops stand rank by rank, each rank's compute ops first and then what ran beside; the heads
     count them. The text is base64 of zlib of little-endian columns, one after the other: start,
@@ -25,9 +25,9 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict[str, Any]], str]:
     (uint32), index of the kind in `KINDS`, flags (uint8).
     """
     heads, events, waits, flags = [], list[Event](), array("f"), bytearray()
-    for panel in panels:
+    for panel, metrics in zip(panels, found, strict=True):
         drawn = list(lanes(panel.timeline))
-        heads.append(_head(panel, drawn))
+        heads.append(_head(panel, metrics, drawn))
         for lane in drawn:
             beside = len(lane.beside)
             events += (*lane.ops, *lane.beside)
@@ -37,9 +37,8 @@ def pack(panels: Sequence[Panel]) -> tuple[list[dict[str, Any]], str]:
     return heads, b64encode(zlib.compress(_columns(events, waits, bytes(flags)))).decode()
 
 
-def _head(panel: Panel, drawn: Sequence[Lane]) -> dict[str, Any]:
+def _head(panel: Panel, found: Metrics, drawn: Sequence[Lane]) -> dict[str, Any]:
     timeline = panel.timeline
-    found = measure(timeline)
     return {
         "name": timeline.name,
         "source": timeline.source,
@@ -49,7 +48,7 @@ def _head(panel: Panel, drawn: Sequence[Lane]) -> dict[str, Any]:
         "makespan": timeline.makespan_s,
         "bubble": found.global_bubble_rate,
         "peaks": found.peak_memory,
-        "idle": causes(timeline),
+        "idle": causes(found),
         "ops": [len(lane.ops) for lane in drawn],
         "beside": [len(lane.beside) for lane in drawn],
     }

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from longpipe.ir import COMPUTE, Event, Kind, Timeline
-from longpipe.simulate import measure
+from longpipe.simulate import Metrics
 
 
 class Align(StrEnum):
@@ -80,9 +80,9 @@ def lanes(timeline: Timeline) -> Iterator[Lane]:
         yield Lane(tuple(ops), tuple(waits), beside)
 
 
-def causes(timeline: Timeline) -> list[tuple[float, float, float, float]]:
+def causes(found: Metrics) -> list[tuple[float, float, float, float]]:
     """Idle time of each rank: warm-up, imbalance, in flight, cool-down."""
     return [
         (idle.warm_up_s, idle.imbalance_s, idle.communication_s or 0.0, idle.cool_down_s)
-        for idle in measure(timeline).idle
+        for idle in found.idle
     ]

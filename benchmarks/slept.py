@@ -18,7 +18,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -30,15 +30,17 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from benchmarks.sizes import LLAMA_7B, build_first
-from benchmarks.toy import TOKENS, WIDTH, Queue, Tiny
+from benchmarks.sleepy import Sleepy, Slot
+from benchmarks.toy import TOKENS, WIDTH
 from longpipe import ProblemError, UniformCosts, add_messages, entries, simulate, validate
 from longpipe.cost import Device, Link
 from longpipe.ir import COMPUTE, Costs, Kind, Op, Problem, Program, segments_from_lengths
+from longpipe.passes import recompute, stages_named
 from longpipe.plan.comparison import Setting, placement_of, priced
 from longpipe.runtime import Boundary, Executor
+from longpipe.runtime.delayed import DelayedTransport
 from longpipe.runtime.launch import Launch, World, launch
 from longpipe.runtime.p2p import GlooTransport
 from longpipe.runtime.trace import gather_timeline
@@ -47,8 +49,8 @@ from longpipe.schedules import Entry
 WITHIN = 0.05  # of the prediction
 OP_S = 0.02  # mean time of an op
 TOKENS_7B = 65536
-_LINK = Link(0.0, math.inf)
-Slot = tuple[Kind, int, int]  # kind, stage, segment
+LATENCY_S = 0.003  # of a message, with the decoder's costs
+RECOMPUTED = {"1f1b": "all", "chronos": "chunk:0"}  # these run with an R as well; the stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,81 +64,17 @@ class Case:
     predicted_s: float
 
 
-class _Mark(torch.autograd.Function):
-    """The identity; says when the gradient comes, at the start of the stage's backward."""
-
-    @staticmethod
-    def forward(ctx, y, note):
-        ctx.note = note
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx, dy):
-        ctx.note()
-        return dy, None
-
-
-class _SleepyQueue:
-    """A weight queue with which B, I and W sleep for the rest of their times."""
-
-    def __init__(self, queue: Queue, rest: Callable[[Kind, float, int], None]) -> None:
-        self._queue, self._rest = queue, rest
-        self.defer = queue.defer
-        self.pending_bytes = 0
-        self.began: tuple[float, int] = (0.0, 0)  # B or I under way: since when, its segment
-
-    @property
-    def pending(self) -> int:
-        return self._queue.pending
-
-    def take(self, *item: torch.Tensor) -> None:
-        kind = Kind.I if self._queue.deferring else Kind.B
-        self._queue.take(*item)
-        self._rest(kind, *self.began)
-
-    def run(self, key: tuple[int, int]) -> None:
-        begin_s = time.perf_counter()
-        self._queue.run(key)
-        self._rest(Kind.W, begin_s, key[1])
-
-
-class Sleepy(nn.Module):
-    """A tiny stage, each op of which takes the time that the costs say."""
-
-    def __init__(self, stage: int, case: Case) -> None:
-        super().__init__()
-        self._tiny = Tiny(stage, case.program.problem.stages)
-        self.weight_queue = _SleepyQueue(self._tiny.weight_queue, self._rest)
-        self._tiny.weight_queue = self.weight_queue
-        self._stage, self._seconds = stage, case.seconds
-        self.open, self.close = self._tiny.open, self._tiny.close
-
-    def forward(self, x, state, segment):
-        begin_s, seg = time.perf_counter(), segment.index
-
-        def note() -> None:
-            self.weight_queue.began = (time.perf_counter(), seg)
-
-        y = _Mark.apply(self._tiny(x, state, segment), note)
-        self._rest(Kind.F, begin_s, seg)
-        return y
-
-    def _rest(self, kind: Kind, begin_s: float, seg: int) -> None:
-        """Sleep until an op that began at `begin_s` has taken its time."""
-        left_s = begin_s + self._seconds[kind, self._stage, seg] - time.perf_counter()
-        time.sleep(max(left_s, 0.0))
-
-
 def costs_for(kind: str, entry: Entry, problem: Problem) -> Costs:
     """Costs of `kind`, so that an F, I or W takes OP_S on average."""
     if kind == "equal":
         whole = f"{OP_S * problem.chunks * problem.segments_max:.9f}"
         return UniformCosts(problem, whole, whole, whole)
     placement = placement_of(entry, problem)
+    link = Link(LATENCY_S, math.inf)
 
     def at(flops_per_s: float) -> Costs:
         setting = Setting(
-            LLAMA_7B, TOKENS_7B, problem.ranks, problem.microbatches, Device(flops_per_s), _LINK
+            LLAMA_7B, TOKENS_7B, problem.ranks, problem.microbatches, Device(flops_per_s), link
         )
         return priced(setting, problem, placement)
 
@@ -153,30 +91,38 @@ def slots(problem: Problem, costs: Costs, kinds: Iterable[Kind]) -> dict[Slot, f
     }
 
 
-def make_case(entry: Entry, kind: str, ranks: int, microbatches: int, segments: int) -> Case:
-    """Build, price, validate and simulate one schedule."""
+def make_case(
+    entry: Entry, kind: str, ranks: int, microbatches: int, segments: int, again: str = ""
+) -> Case:
+    """Build, price, validate and simulate one schedule; `again` names stages with recompute."""
 
     def costs(problem: Problem) -> Costs:
         return costs_for(kind, entry, problem)
 
     schedule = build_first(entry, ranks, microbatches, segments, costs)
+    if again:
+        schedule = recompute(schedule, stages_named(again, schedule.placement))
     program = add_messages(schedule)
     validate(program)
     model = costs(schedule.problem)
     predicted_s = simulate(schedule, model).makespan_s
-    return Case(entry.name, kind, program, slots(schedule.problem, model, COMPUTE), predicted_s)
+    name = f"{entry.name} with R" if again else entry.name
+    return Case(name, kind, program, slots(schedule.problem, model, COMPUTE), predicted_s)
 
 
 def run(world: World, cases: list[Case], steps: int) -> list[list[float]]:
     """One rank: the makespans of every case's steps, at rank 0."""
-    with suppress(OSError):  # where it is allowed: no other program may hold up a rank that wakes
-        os.setpriority(os.PRIO_PROCESS, 0, -15)
-    transport = GlooTransport(range(world.ranks))
+    hurry()
+    transport = DelayedTransport(GlooTransport(range(world.ranks)))
     found = []
     for number, case in enumerate(cases):
+        transport.delay_s = LATENCY_S if case.costs == "decoder" else 0.0
         program = case.program
         problem = program.problem
-        modules = {s: Sleepy(s, case) for s in program.placement.stages_of(world.rank)}
+        modules = {
+            s: Sleepy(s, problem.stages, case.seconds)
+            for s in program.placement.stages_of(world.rank)
+        }
         cuts = (segments_from_lengths([TOKENS] * problem.segments_max),) * problem.microbatches
         executor = Executor(program, world.rank, modules, transport, Boundary(1, WIDTH, cuts))
         batches = [torch.randn(1, TOKENS, WIDTH)] * problem.microbatches
@@ -194,6 +140,14 @@ def run(world: World, cases: list[Case], steps: int) -> list[list[float]]:
             off = median(makespans[1:]) / case.predicted_s - 1
             say(f"{number + 1} of {len(cases)}: {case.schedule}, {case.costs} costs: {off:+.1%}")
     return found
+
+
+def hurry() -> None:
+    """Real-time priority, where it is allowed: other programs must not hold up who wakes."""
+    tasks = Path("/proc/self/task")  # gloo's threads are there already
+    for task in tasks.iterdir() if tasks.exists() else ():
+        with suppress(OSError):
+            os.sched_setscheduler(int(task.name), os.SCHED_RR, os.sched_param(1))
 
 
 def say(text: str) -> None:
@@ -228,6 +182,8 @@ def cases_of(ranks: int, only: str) -> Iterator[Case]:
                 segments = 4 // (entry.chunks or 2) if ranks <= 4 else 2
                 try:
                     yield make_case(entry, kind, ranks, 8, segments)
+                    if again := RECOMPUTED.get(entry.name):
+                        yield make_case(entry, kind, ranks, 8, segments, again)
                 except ProblemError as error:
                     say(f"{entry.name} is left out: {error}")
 
@@ -252,9 +208,17 @@ def head() -> dict[str, str]:
     """When and on what."""
     return {
         "date": str(date.today()),
-        "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "hardware": f"{processor()}, {os.cpu_count()} cores",
         "command": "python -m benchmarks.slept",
     }
+
+
+def processor() -> str:
+    """Its name, as Linux tells it."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def show(rows: list[dict[str, Any]]) -> None:

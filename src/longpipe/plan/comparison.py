@@ -1,8 +1,9 @@
 """Schedules side by side: what each takes in time and memory for one model on one machine."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Literal, get_args
 
 from longpipe.cost import AnalyticCosts, DecoderShape, Device, Link, Load
 from longpipe.errors import LongpipeError, PlanError, ProblemError
@@ -12,9 +13,10 @@ from longpipe.plan.balance import cuts_by_flops, layers_by_flops
 from longpipe.schedules import Entry, Option, entries, entry
 from longpipe.simulate import measure, simulate
 
+Recompute = Literal["full", "selective"]
 _TILE = 128  # kernels work in tiles: lengths of segments are multiples of so many tokens
 _SHORT = {"memory_limit": "limit"}
-_LIMITS = (0.25, 0.5, 1, 2)  # micro-batches by rank, beside the schedule's own default
+_LIMITS = (0.25, 0.5, 1)  # micro-batches by rank, beside the schedule's own default
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +40,25 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A schedule at one size, with its options; `recompute`: an R before every backward."""
+    """A schedule at one size, with its options.
+
+    `recompute`: an R before every backward, which makes again all ("full") or all but attention's
+    outputs ("selective"); None: no R.
+    """
 
     schedule: str
     chunks: int = 1
     segments: int = 1
     options: tuple[tuple[str, Option], ...] = ()
-    recompute: bool = False
+    recompute: Recompute | None = None
 
     def __str__(self) -> str:
         sizes = {"v": self.chunks, "k": self.segments}
         said = [f"{name}={size}" for name, size in sizes.items() if size > 1]
         said += [f"{_SHORT.get(name, name)}={value:g}" for name, value in self.options if value]
-        return " ".join([self.schedule, *said, *["+R"] * self.recompute])
+        return " ".join(
+            [self.schedule, *said, *([f"+{self.recompute}"] * (self.recompute is not None))]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +86,20 @@ def contenders(
 ) -> Iterator[Contender]:
     """Every registered schedule (or those of `names`) at each number of segments that it takes.
 
-    Schedules with any number of chunks come with 2 and 4; each comes without and with recompute.
+    Schedules with any number of chunks come with 2 and 4; each comes without and with
+    recompute.
     Whether the size suits, `order` says.
     """
     counts = tuple(segments)
-    for about in [entry(name) for name in names] or entries():
-        sizes = product(_chunks(about), counts if about.segments else (1,))
+    asked = [entry(name) for name in names] or entries()
+    plain = {about.name for about in asked if not about.segments}
+    for about in asked:
+        # One segment is the plain form: twice the same would only cost time.
+        ks = [k for k in counts if k > 1 or about.name.removeprefix("seq-") not in plain]
+        sizes = product(_chunks(about), ks if about.segments else (1,))
         for (chunks, k), options in product(sizes, tuple(_options(about, setting))):
-            for again in (False, True):
-                yield Contender(about.name, chunks, k, options, recompute=again)
+            for again in (None, *get_args(Recompute)):
+                yield Contender(about.name, chunks, k, options, again)
 
 
 def _chunks(about: Entry) -> tuple[int, ...]:
@@ -107,36 +120,42 @@ def _options(about: Entry, setting: Setting) -> Iterator[tuple[tuple[str, Option
 
 
 def order(contender: Contender, setting: Setting) -> Schedule:
-    """Build the contender; one that searches gets the setting's costs.
+    """Build the contender, without its recompute; one that searches gets the setting's costs.
 
     Raises ProblemError or PlanError where the contender does not suit the setting.
     """
     about = entry(contender.schedule)
     problem = Problem(setting.ranks, setting.microbatches, contender.chunks, contender.segments)
     costs = priced(setting, problem, placement_of(about, problem)) if about.searches else None
-    schedule = about.build(problem, costs=costs, **dict(contender.options))
-    return recompute(schedule) if contender.recompute else schedule
+    return about.build(problem, costs=costs, **dict(contender.options))
 
 
 def placement_of(about: Entry, problem: Problem) -> Placement:
-    """Where the schedule puts the stages; a search need not know its costs, nor run in full."""
-    if about.searches:  # where stages lie depends on no cost, and segments do not move them
-        problem = Problem(problem.ranks, problem.microbatches, problem.chunks)
+    """Where the schedule puts the stages."""
+    if about.searches:  # which depends on no cost: a search over one micro-batch is short
+        problem = Problem(problem.ranks, 1, problem.chunks)
     return about.build(problem).placement
 
 
-def priced(setting: Setting, problem: Problem, placement: Placement) -> AnalyticCosts:
+def priced(
+    setting: Setting, problem: Problem, placement: Placement, again: Recompute | None = None
+) -> AnalyticCosts:
     """Costs of the setting's model, with layers and cuts of equal FLOPs."""
     shape, tokens = setting.shape, setting.tokens
     layers = layers_by_flops(shape, placement, tokens)
     cuts = cuts_by_flops(shape, layers, tokens, problem.segments_max, _TILE)
-    load = Load(layers, (cuts,), setting.rows)
+    load = Load(layers, (cuts,), setting.rows, keeps_attention=again == "selective")
     return AnalyticCosts(problem, shape, load, setting.device, setting.link)
 
 
 def forecast(contender: Contender, setting: Setting, schedule: Schedule) -> Forecast:
-    """Simulate the contender's `order` at the setting's costs. Raises PlanError as `order` does."""
-    costs = priced(setting, schedule.problem, schedule.placement)
+    """Simulate the contender's `order` at the setting's costs, with its recompute.
+
+    Raises PlanError as `order` does.
+    """
+    costs = priced(setting, schedule.problem, schedule.placement, contender.recompute)
+    if contender.recompute is not None:
+        schedule = recompute(schedule)
     found = measure(simulate(schedule, costs))
     assert found.peak_memory is not None, "a simulation knows memory"
     states = _states(setting, costs.load.layers, schedule.placement)
@@ -157,9 +176,13 @@ def compare(
     setting: Setting, field: Iterable[Contender]
 ) -> Iterator[tuple[Contender, Forecast | LongpipeError]]:
     """The forecast of each contender, or why there is none, one after the other."""
+    built: tuple[Contender, Schedule] | None = None
     for contender in field:
+        plain = replace(contender, recompute=None)
         try:
-            yield contender, forecast(contender, setting, order(contender, setting))
+            if built is None or built[0] != plain:  # a search takes its time
+                built = plain, order(plain, setting)
+            yield contender, forecast(contender, setting, built[1])
         except (PlanError, ProblemError) as refusal:
             yield contender, refusal
 

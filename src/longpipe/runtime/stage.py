@@ -93,7 +93,7 @@ class Stage:
         self._index = index
         self._last = index + 1 == stages
         self._segments = segments
-        self._saved: dict[Unit, tuple[GradientEdge, torch.Tensor | None]] = {}
+        self._saved: dict[Unit, tuple[GradientEdge | None, torch.Tensor | None]] = {}
         self._inputs: dict[Unit, torch.Tensor | None] = {}  # of light forwards
         self._states: dict[int, Any] = {}
         self._deferred: set[Unit] = set()
@@ -115,7 +115,7 @@ class Stage:
         if x is not None:
             x.requires_grad_()
         y = self._module(x, self._state(mb, seg), self._segments[mb][seg])
-        self._saved[mb, seg] = (get_gradient_edge(y), x)
+        self._saved[mb, seg] = (_edge(y), x)
         return self._handed_on(y.detach())
 
     def light_forward(self, mb: int, seg: int, x: torch.Tensor | None) -> torch.Tensor | None:
@@ -135,7 +135,7 @@ class Stage:
         if x is not None:
             x.requires_grad_()
         y = self._module.again(x, self._states[mb], self._segments[mb][seg])
-        self._saved[mb, seg] = (get_gradient_edge(y), x)
+        self._saved[mb, seg] = (_edge(y), x)
 
     def _state(self, mb: int, seg: int) -> Any:
         if seg == 0:
@@ -159,7 +159,8 @@ class Stage:
                 "forward before it, or for the second time; validate the program before a run"
             )
         edge, x = self._saved.pop((mb, seg))
-        torch.autograd.backward((edge,), (self._seed if gradient is None else gradient,))
+        if edge is not None:
+            torch.autograd.backward((edge,), (self._seed if gradient is None else gradient,))
         if seg == 0:
             self._module.close(self._states.pop(mb))
         if x is None:
@@ -204,6 +205,11 @@ class Stage:
             )
         self._batches = ()
         return self._loss_sum
+
+
+def _edge(y: torch.Tensor) -> GradientEdge | None:
+    """Where the backward of a forward's output begins; None: a first stage with frozen weights."""
+    return get_gradient_edge(y) if y.requires_grad else None
 
 
 def check_stages(program: Program, rank: int, stages: Mapping[int, StageModule]) -> None:

@@ -92,7 +92,8 @@ def limited(
             (most / cells for most, cells in zip(peaks, whole, strict=True) if cells), default=1
         )
 
-    wanted = needs(default) if memory_limit is None else memory_limit
+    # A little more than needed, so that rounding does not exclude the default itself.
+    wanted = needs(default) * (1 + 1e-9) if memory_limit is None else memory_limit
     least = needs((one_by_one(problem),) * problem.ranks)
     if not wanted >= least:  # so that NaN is refused, too
         raise ProblemError(

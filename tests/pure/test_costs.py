@@ -76,6 +76,9 @@ def test_uniform_takes_numbers_as_they_are_written() -> None:
             UniformCosts(problem, forward=wrong)
     with pytest.raises(PlanError, match="below 0"):
         UniformCosts(problem, comm=-1)
+    for absurd in ("1e400", "1e-400", "1E+999999999", 10**31):
+        with pytest.raises(PlanError, match="out of range"):
+            UniformCosts(problem, weight_grad=absurd)
 
 
 # FLOPs

@@ -166,6 +166,13 @@ def test_micro_batches_may_differ_in_segments(p: int, segments: list[int]) -> No
         validate(build(name, problem))
 
 
+def test_v_zb_where_no_order_fits_since_segments_differ() -> None:
+    """A segment of a short micro-batch holds more than the third that the limit counts."""
+    problem = Problem(4, 8, chunks=2, segments=(1, 1, 2, 3, 1, 2, 1, 2))
+    costs = UniformCosts(problem, "0.82", "0.70", "1.21", "2.25")
+    validate(build("seq-v-zb", problem, costs))
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     p=st.integers(1, 8),
@@ -288,6 +295,8 @@ def test_v_zb_is_no_slower_than_zb_v_and_its_greedy_generator() -> None:
 def test_a_limit_below_one_micro_batch_is_refused() -> None:
     with pytest.raises(ProblemError, match="set memory_limit=1"):
         build("v-adaptive", Problem(4, 8, chunks=2), memory_limit=0.5)
+    with pytest.raises(ProblemError, match="no number"):
+        build("v-adaptive", Problem(4, 8, chunks=2), memory_limit=float("nan"))
     one = metrics(build("v-adaptive", Problem(4, 3, chunks=2), memory_limit=1))
     assert max(peaks(one)) == 1
 

@@ -1,5 +1,6 @@
 """Costs that one number per kind describes: the model of the papers' formulas."""
 
+import re
 from fractions import Fraction
 from math import lcm
 
@@ -7,6 +8,11 @@ from longpipe.errors import PlanError
 from longpipe.ir import WEIGHT_GRAD, Kind, Memory, Op, Problem
 
 Number = int | float | str | Fraction
+
+_LEAST, _MOST = Fraction(1, 10**30), 10**30  # ticks and times must fit floats in the end
+_RANGE = "use another unit, so that it lies between 1e-30 and 1e30"
+_EXPONENT = re.compile(r"[eE][+-]?0*(\d+)")
+_DIGITS = 3
 
 
 class UniformCosts:
@@ -130,10 +136,15 @@ class UniformCosts:
 
 def _exact(name: str, value: Number) -> Fraction:
     """The number as it is written; a float by its shortest decimal form."""
+    exponent = _EXPONENT.search(str(value))
+    if exponent and len(exponent[1]) > _DIGITS:  # before its digits are written out
+        raise PlanError(f"cost {name}={value} is out of range: {_RANGE}")
     try:
         exact = Fraction(str(value) if isinstance(value, float) else value)
     except (ValueError, ZeroDivisionError) as error:
         raise PlanError(f"cost {name}={value!r} is no number: write 1, 1.2 or 6/5") from error
     if exact < 0:
         raise PlanError(f"cost {name}={value} is below 0: times must be 0 or more")
+    if exact and not _LEAST <= exact <= _MOST:
+        raise PlanError(f"cost {name}={value} is out of range: {_RANGE}")
     return exact

@@ -1,5 +1,8 @@
 """A memory limit in micro-batches, as cells of a cost model."""
 
+from math import isnan
+
+from longpipe.errors import ProblemError
 from longpipe.ir import Costs, Kind, Op, Placement, Problem
 
 _ROUNDING = 1e-9  # a limit that an order meets exactly must not be missed by rounding
@@ -12,8 +15,11 @@ def limit_cells(
 
     A full micro-batch counts what the F's of all its segments on all chunks of the rank hold,
     whatever the cost model counts (conservative activations, or M_I and M_W as in
-    arXiv:2401.10241); of several micro-batches the one with most segments.
+    arXiv:2401.10241); of several micro-batches the one with most segments. Raises ProblemError
+    where the limit is no number: every comparison with it would be false, as if there were none.
     """
+    if isnan(memory_limit):
+        raise ProblemError("memory_limit=nan is no number: set it to micro-batches, such as 4")
     mb = max(range(problem.microbatches), key=problem.segments_of)
     cells: list[float] = [0] * problem.ranks
     for stage in range(problem.stages):

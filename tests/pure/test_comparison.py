@@ -11,7 +11,7 @@ from longpipe.cli.main import app
 from longpipe.cost import DecoderShape, Device, Link
 from longpipe.errors import ProblemError
 from longpipe.ir import Problem, v
-from longpipe.plan.balance import cuts_by_flops, layers_by_flops
+from longpipe.plan.balance import StepFlops
 from longpipe.plan.comparison import (
     Contender,
     Forecast,
@@ -104,10 +104,10 @@ def test_searches_get_the_setting_s_costs() -> None:
 
 def test_balance_counts_the_head() -> None:
     heavy = replace(SHAPE, vocab=16_384)
-    layers = layers_by_flops(heavy, v(4), 2048)
+    layers = StepFlops(heavy).layers(v(4), 2048)
     assert sum(layers) == 16
     assert layers[-1] + layers[0] < layers[3] + layers[4], "rank 0 holds the head"
-    cuts = cuts_by_flops(SHAPE, layers, 2048, 4, multiple=128)
+    cuts = StepFlops(SHAPE).cuts(layers, 2048, 4, multiple=128)
     assert sum(cuts) == 2048
     assert list(cuts) == sorted(cuts, reverse=True)
     assert Problem(4, 8, 2).stages == len(layers)

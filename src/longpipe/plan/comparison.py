@@ -3,17 +3,16 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, get_args
+from typing import get_args
 
 from longpipe.cost import AnalyticCosts, DecoderShape, Device, Link, Load
 from longpipe.errors import LongpipeError, PlanError, ProblemError
 from longpipe.ir import Placement, Problem, Schedule
 from longpipe.passes import recompute
-from longpipe.plan.balance import cuts_by_flops, layers_by_flops
+from longpipe.plan.balance import Recompute, StepFlops
 from longpipe.schedules import Entry, Option, entries, entry
 from longpipe.simulate import measure, simulate
 
-Recompute = Literal["full", "selective"]
 _TILE = 128  # kernels work in tiles: lengths of segments are multiples of so many tokens
 _SHORT = {"memory_limit": "limit"}
 _LIMITS = (0.25, 0.5, 1)  # micro-batches by rank, beside the schedule's own default
@@ -142,8 +141,9 @@ def priced(
 ) -> AnalyticCosts:
     """Costs of the setting's model, with layers and cuts of equal FLOPs."""
     shape, tokens = setting.shape, setting.tokens
-    layers = layers_by_flops(shape, placement, tokens)
-    cuts = cuts_by_flops(shape, layers, tokens, problem.segments_max, _TILE)
+    step = StepFlops(shape, again)
+    layers = step.layers(placement, tokens)
+    cuts = step.cuts(layers, tokens, problem.segments_max, _TILE)
     load = Load(layers, (cuts,), setting.rows, keeps_attention=again == "selective")
     return AnalyticCosts(problem, shape, load, setting.device, setting.link)
 

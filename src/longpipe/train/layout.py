@@ -9,25 +9,20 @@ from longpipe.cost.analytic import AnalyticCosts, Device, Load
 from longpipe.cost.comm import Link
 from longpipe.cost.flops import (
     DecoderShape,
-    StageShape,
-    causal_pairs,
-    coefficients,
-    stage_shapes,
 )
 from longpipe.errors import ConfigError, PlanError
-from longpipe.ir import Kind, Op, Placement, Problem, Program, Schedule, to_text
+from longpipe.ir import Op, Placement, Problem, Program, Schedule, to_text
 from longpipe.model.config import DecoderConfig
 from longpipe.passes import stages_named, without_sharding
 from longpipe.plan import (
-    balanced_layers,
     check_same,
     checked_cuts,
     checked_layers,
-    equal_cost_cuts,
     even_cuts,
     named,
     read_order,
 )
+from longpipe.plan.balance import StepFlops
 from longpipe.plan.plan import Plan
 from longpipe.schedules import build
 from longpipe.train.candidates import candidates
@@ -129,20 +124,11 @@ def _redone(pipeline: PipelineConfig, placement: Placement) -> tuple[int, ...]:
     return stages_named(asked, placement) if isinstance(asked, str) else tuple(sorted(set(asked)))
 
 
-def _step_flops(pipeline: PipelineConfig, shape: DecoderShape, stage: StageShape, n: int) -> int:
-    """FLOPs of a training step on one sequence of `n` tokens: what cuts and partition balance."""
-    linear, pair = _step_coefficients(pipeline, shape, stage)
-    return linear * n + pair * causal_pairs(0, n)
-
-
-def _step_coefficients(
-    pipeline: PipelineConfig, shape: DecoderShape, stage: StageShape
-) -> tuple[int, int]:
-    """Recompute counts where all stages do it; where only some do, layers would not be alike."""
-    redone = pipeline.recompute != "none" and pipeline.recompute_stages == "all"
-    kinds = (Kind.F, Kind.B, Kind.R) if redone else (Kind.F, Kind.B)
-    selective = pipeline.recompute == "selective"
-    return coefficients(shape, stage, kinds, keeps_attention=selective)
+def _step(pipeline: PipelineConfig, shape: DecoderShape) -> StepFlops:
+    """What cuts and partition balance: R counts where all stages have it, else layers differ."""
+    if pipeline.recompute == "none" or pipeline.recompute_stages != "all":
+        return StepFlops(shape)
+    return StepFlops(shape, pipeline.recompute)
 
 
 def _partition(config: Config, shape: DecoderShape, placement: Placement) -> tuple[int, ...]:
@@ -150,10 +136,7 @@ def _partition(config: Config, shape: DecoderShape, placement: Placement) -> tup
     asked = config.pipeline.partition
     if asked != "balanced":
         return checked_layers(asked, shape.layers, placement.stages)
-    tokens = config.data.sequence_length
-    layer = _step_flops(config.pipeline, shape, StageShape(1), tokens)
-    head = _step_flops(config.pipeline, shape, StageShape(0, last=True), tokens)
-    return balanced_layers(shape.layers, placement, layer=layer, last=head)
+    return _step(config.pipeline, shape).layers(placement, config.data.sequence_length)
 
 
 def _cuts(config: Config, shape: DecoderShape, partition: tuple[int, ...]) -> tuple[int, ...]:
@@ -165,13 +148,7 @@ def _cuts(config: Config, shape: DecoderShape, partition: tuple[int, ...]) -> tu
             return checked_cuts(pipeline.cuts, tokens)
         if pipeline.cuts == "even":
             return even_cuts(tokens, pipeline.segments)
-        slowest = max(
-            stage_shapes(partition),
-            key=lambda stage: _step_flops(pipeline, shape, stage, tokens),
-        )
-        linear, pair = _step_coefficients(pipeline, shape, slowest)
-        return equal_cost_cuts(
-            tokens, pipeline.segments, linear=linear, pair=pair, multiple=pipeline.cut_multiple
-        )
+        step, multiple = _step(pipeline, shape), pipeline.cut_multiple
+        return step.cuts(partition, tokens, pipeline.segments, multiple)
     except PlanError as error:
         raise ConfigError(f"[pipeline] cuts: {error}") from error

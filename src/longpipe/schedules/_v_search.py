@@ -171,19 +171,20 @@ def _right(candidate: Candidate, problem: Streams) -> list[Row] | None:
 
 
 def _caps(whole: Streams) -> Iterator[int]:
-    """Units that a rank may hold: first by what their W's free, then by their F's, and fewer.
+    """Units that a rank may hold: by what W's free, by what F's hold, then fewer and fewer.
 
-    What I's free (M_I - M_W in arXiv:2401.10241) makes room that a count of units does not see.
+    What I's free (M_I - M_W in arXiv:2401.10241) makes room that counting F's until their W's does
+    not see. More than twice V-ZB's units are not tried; with equal costs V-ZB's are enough.
     """
-    highest = 2 * (whole.problem.ranks + whole.problem.segments_max - 1)
+    largest = 4 * (whole.problem.ranks + whole.problem.segments_max - 1)
 
     def most(kind: int) -> int:
-        """What the limit allows; with more units than `highest` memory buys no speed."""
+        """What the limit allows if a unit counts as much as an op of a kind holds or frees."""
         cells = [_cells(whole, kind, rank) for rank in range(whole.problem.ranks)]
         rooms = zip(whole.limit, cells, strict=True)
-        return int(min(limit / each if each else highest for limit, each in rooms))
+        return int(min(limit / each if each else largest for limit, each in rooms))
 
-    by_f, by_w = min(most(0), highest), min(most(2), highest)
+    by_f, by_w = min(most(0), largest), min(most(2), largest)
     if by_w > by_f:
         yield by_w
     yield from range(by_f, 1, -1)

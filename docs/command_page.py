@@ -60,7 +60,7 @@ def _usage(given: list[Any]) -> Iterator[str]:
 
 def _label(parameter: Parameter, info: Any) -> str:
     if isinstance(info, ArgumentInfo):
-        return parameter.name.upper()
+        return str(info.metavar or parameter.name.upper())
     names = [
         name for name in (info.default, *(info.param_decls or ())) if str(name).startswith("-")
     ]

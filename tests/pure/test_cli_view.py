@@ -82,6 +82,17 @@ def test_schedules_one_above_another(folder: Path) -> None:
     assert [head["name"].split()[0] for head in heads(folder / "mine.html")] == ["gpipe"]
 
 
+def test_one_schedule_may_have_options_of_its_own(folder: Path) -> None:
+    """Those of the title; the others have the shared ones."""
+    ok("1f1b", "seq1f1b segments=4 costs=F=2", "zb-v", *SIZE)
+    names = [head["name"] for head in heads(folder / "view.html")]
+    assert names[:2] == [
+        "1f1b ranks=2 microbatches=3",
+        "seq1f1b ranks=2 microbatches=3 segments=4",
+    ]
+    assert [head["note"] for head in heads(folder / "view.html")][1] == "unit costs F=2"
+
+
 def test_a_run_has_its_plan_above(folder: Path) -> None:
     """From its folder, while it runs and after; in one group, in seconds."""
     (folder / "run").mkdir()
@@ -176,6 +187,8 @@ def test_aligned_pictures_fill_the_width() -> None:
         (("1f1b", "--ranks", 16, "--microbatches", 4000, "--output", "x.svg"), 1, ".png"),
         (("1f1b", "--ranks", 1000, "--microbatches", 4, "--output", "x.png"), 1, ".html"),
         (("1f2b", *SIZE), 1, "1f1b"),
+        (("1f1b size=3", *SIZE), 2, "segments"),
+        (("1f1b ranks=x", *SIZE), 2, "ranks"),
     ],
 )
 def test_what_cannot_be_shown(

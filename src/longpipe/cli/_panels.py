@@ -1,9 +1,12 @@
 """What `longpipe view` takes: a run, a plan, or a schedule; each becomes timelines."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import typer
 
 from longpipe.cli._options import Asked
 from longpipe.cost import MeasuredCosts
@@ -15,6 +18,10 @@ from longpipe.simulate import simulate
 from longpipe.view import Panel, load_timelines, of_run
 
 _FORMAT = re.compile(r'"format":\s*"longpipe[ -](\w+)')
+_OWN: dict[str, Callable[[str], object]] = {
+    "ranks": int, "microbatches": int, "chunks": int, "segments": str, "memory_limit": float,
+    "group": int, "recompute": str, "costs": str, "comm": str,
+}  # fmt: skip
 _LEFT_BY_A_RUN = ("predicted.json", "measured.json")  # the plan stands above
 
 
@@ -35,6 +42,7 @@ def read_costs(path: Path) -> FileCosts:
 
 def panels_of(asked: Asked, group: int, costs: FileCosts | None) -> tuple[Panel, ...]:
     """The timelines of one argument; plans and schedules are simulated, and say at what costs."""
+    asked = _with_own(asked)
     if named(asked.name) is not None:
         return (_scheduled(asked, group, costs),)
     path = Path(asked.name)
@@ -51,6 +59,24 @@ def panels_of(asked: Asked, group: int, costs: FileCosts | None) -> tuple[Panel,
         f"{path} holds {form[1]}, not a timeline, plan or schedule"
         + (": give it as --costs-file, and what to simulate with it" * (form[1] == "costs"))
     )
+
+
+def _with_own(asked: Asked) -> Asked:
+    """Where the name has options of its own behind it, as in `seq1f1b segments=4`."""
+    name, *own = asked.name.split() or [""]
+    if not own or Path(asked.name).exists():
+        return asked
+    values: dict[str, Any] = {"name": name}
+    for text in own:
+        option, _, value = text.partition("=")
+        try:
+            values[option] = _OWN[option](value)
+        except (KeyError, ValueError):
+            raise typer.BadParameter(
+                f"{text!r} behind {name} is not one of {', '.join(_OWN)}, = and its value",
+                param_hint="SCHEDULE",
+            ) from None
+    return replace(asked, **values)
 
 
 def _run(folder: Path, group: int) -> tuple[Panel, ...]:

@@ -23,9 +23,10 @@ _SUFFIXES = (".html", ".svg", ".png", ".json")
 _Whats = Annotated[
     list[str],
     typer.Argument(
-        metavar="RUN|PLAN|SCHEDULE...",
+        metavar="RUN|PLAN|SCHEDULE",
         help="The folder of a run, or its timelines; a plan's JSON; a schedule that `longpipe zoo` "
-        "lists, or a file of one. Several are drawn one above another.",
+        "lists, or a file of one. Several are drawn one above another; a schedule in quotes may "
+        'have options of its own, as in "seq1f1b segments=4".',
     ),
 ]
 

@@ -29,10 +29,12 @@ function drawBoxes(scene, lane, first, stop) {
     pen.fillStyle = colours.shades[ops.mb[op] % 2][ops.kind[op]];
     pen.fillRect(x, lane.y, Math.max(width - border, 0.5), lane.op);
     if (width > NARROW) drawName(scene, lane, op, x, width);
-    if (ops.flags[op] & FUSED) drawFrame(scene, lane, op, x);
     if (marks && marks[op]) drawMark(scene, lane, x, width);
   }
   pen.globalAlpha = 1;
+  for (let op = first; op < stop; op += 1) {
+    if (ops.flags[op] & FUSED) drawFrame(scene, lane, op);
+  }
 }
 
 /** The longest form of the op's name that fits, in the part of the op that is in sight. */
@@ -46,8 +48,10 @@ function drawName(scene, lane, op, x, width) {
   pen.fillText(name, (left + right) / 2, lane.y + lane.op / 2 + 0.5);
 }
 
-function drawFrame(scene, lane, op, x) {
+/** A frame around an op and the next, which ran as one. */
+function drawFrame(scene, lane, op) {
   const { model, axis, pen, colours } = scene;
+  const x = axis.x(lane.row.panel, model.ops.start[op]);
   const end = axis.x(lane.row.panel, model.ops.end[op + 1]);
   pen.strokeStyle = colours.text;
   pen.lineWidth = 1;

@@ -171,6 +171,9 @@ def test_v_zb_where_no_order_fits_since_segments_differ() -> None:
     problem = Problem(4, 8, chunks=2, segments=(1, 1, 2, 3, 1, 2, 1, 2))
     costs = UniformCosts(problem, "0.82", "0.70", "1.21", "2.25")
     validate(build("seq-v-zb", problem, costs))
+    one = build("seq-v-adaptive", problem, costs, memory_limit=1)
+    validate(one)
+    assert max(peaks(measure(simulate(one, costs)))) == 1
 
 
 @settings(deadline=None, max_examples=40)

@@ -10,6 +10,7 @@ from longpipe.errors import ProblemError
 from longpipe.ir import Costs, Problem, Schedule, v
 from longpipe.schedules._limit import limit_cells
 from longpipe.schedules._registry import schedule
+from longpipe.schedules._streams import fits, read, spell
 from longpipe.schedules._v_search import search
 
 
@@ -40,10 +41,28 @@ def build(problem: Problem, *, costs: Costs, memory_limit: float | None = None) 
     """
     p, k = problem.ranks, problem.segments_max
     limit = (p + k - 1) / k if memory_limit is None else memory_limit
-    found = search(problem, costs, limit_cells(problem, v(p), costs, limit))
+    cells = limit_cells(problem, v(p), costs, limit)
+    found = search(problem, costs, cells) or _one_by_one(problem, costs, cells)
     if found is None:
         raise ProblemError(
             f"v-adaptive: no order holds at most memory_limit={limit} micro-batches on each rank: "
             "set memory_limit=1, which is one micro-batch at a time, or more"
         )
     return found
+
+
+def _one_by_one(problem: Problem, costs: Costs, limit: tuple[float, ...]) -> Schedule | None:
+    """Each micro-batch on its own, if that fits; blocks may not where segments differ in size."""
+    stages, placement = problem.stages, v(problem.ranks)
+    rows = [
+        [
+            stream
+            for mb in range(problem.microbatches)
+            for part in ([down], [up], *([stages + s, 2 * stages + s] for s in (up, down)))
+            for stream in part * problem.segments_of(mb)
+        ]
+        for down, up in zip(range(problem.ranks), reversed(range(stages)), strict=False)
+    ]
+    ops = read(problem, placement, costs, limit)
+    right = all(fits(ops, rank, row) for rank, row in enumerate(rows))
+    return spell(rows, problem, placement) if right else None

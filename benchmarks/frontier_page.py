@@ -8,6 +8,7 @@ from longpipe.plan.comparison import Forecast, Setting, front
 
 GIB = 2**30
 LIMIT_BYTES = 8 * 80 * GIB  # a machine of eight devices of 80 GiB
+_ORDER = 2  # the length by which the table of all is ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def page(columns: Sequence[Column], words: str) -> str:
         "## The best of each",
         _best_table(columns),
         "## All schedules",
-        _legend(lengths[0].setting),
+        _legend(lengths),
         _all_table(lengths),
         "## The fronts",
         "Every dot is a schedule at one size; the line joins those that no other beats in both "
@@ -64,24 +65,21 @@ def _lengths(columns: Sequence[Column]) -> list[Column]:
     ]
 
 
-def _legend(setting: Setting) -> str:
+def _legend(lengths: Sequence[Column]) -> str:
+    setting = lengths[0].setting
     return (
         f"{setting.ranks} ranks, {setting.microbatches} sequences in a step. A cell is the fastest "
         f"size of the schedule that fits in {LIMIT_BYTES / GIB:.0f} GiB per rank: seconds of a "
         "step, GiB of the busiest rank, global bubble, and the size. Bold: on the Pareto front of "
         "all sizes of all schedules. In brackets: nothing fits, the least that it needs. Ordered "
-        f"by the time at {_tokens(setting.tokens * 4)} tokens."
+        f"by the time at {lengths[_ORDER].length} tokens."
     )
-
-
-def _tokens(tokens: int) -> str:
-    return f"{tokens // 1024}k"
 
 
 def _all_table(columns: Sequence[Column]) -> str:
     names = {one.contender.schedule for column in columns for one in column.forecasts}
     chosen = {name: [_choice(column, name) for column in columns] for name in names}
-    order = sorted(names, key=lambda name: _rank(chosen[name][2]))
+    order = sorted(names, key=lambda name: _rank(chosen[name][_ORDER]))
     fronts = [column.front() for column in columns]
     rows = [
         f"| {name} | "
@@ -182,10 +180,13 @@ def _scatter(column: Column) -> str:
         f'fill="{"#c62828" if one.contender.recompute else "#607d8b"}" fill-opacity="0.5"/>'
         for one in shown
     ]
-    for number, one in enumerate(best, 1):
+    free_x = 0.0
+    for number, one in reversed(list(enumerate(best, 1))):  # from the left
         x, y = across(one.peak_bytes / GIB), up(one.step_s)
         marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#1565c0"/>')
-        marks.append(f'<text x="{x + 5:.1f}" y="{y + 12:.1f}" fill="#1565c0">{number}</text>')
+        if x >= free_x:
+            marks.append(f'<text x="{x - 3:.1f}" y="{y + 16:.1f}" fill="#1565c0">{number}</text>')
+            free_x = x + 16
     for memory in _ticks(memories):
         x = across(memory)
         marks.append(f'<path d="M{x:.1f} 330v5" stroke="#888"/>')

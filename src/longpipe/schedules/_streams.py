@@ -40,6 +40,12 @@ class Streams:
         """Segments of all micro-batches."""
         return len(self.own)
 
+    def cells(self, kind: int, rank: int) -> float:
+        """Mean cells that a rank's ops of a kind (0: F, 1: I, 2: W) hold or free."""
+        stages = [stage for stage in range(self.stages) if self.placement(stage, 0) == rank]
+        cells = sum(sum(self.holds[kind * self.stages + stage]) for stage in stages)
+        return abs(cells) / (len(stages) * self.units)
+
 
 def read(problem: Problem, placement: Placement, costs: Costs, limit: tuple[float, ...]) -> Streams:
     """Ask the cost model once for each op."""

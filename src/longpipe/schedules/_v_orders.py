@@ -1,6 +1,7 @@
 """What the search over a V tries: each candidate orders a problem of any length."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -29,9 +30,21 @@ def published(whole: Streams) -> Iterator[Candidate]:
     """ZB-V's fixed order and greedy generator, V-Half and V-Min."""
     p, lag = whole.problem.ranks, lag_of(whole)
     yield _zb_v
-    yield greedy
+    yield _greedy_as_zb_v
     for block in (v_half.block(p), v_min.block(p)):
         yield BlockOrder(block.over(lag + 1), None, lag).loose
+
+
+def _greedy_as_zb_v(whole: Streams) -> list[Row] | None:
+    """The generator under ZB-V's memory, or the limit if that is less."""
+    rooms = zip(whole.limit, zb_v_cells(whole), strict=True)
+    return greedy(replace(whole, limit=tuple(map(min, rooms))))
+
+
+def zb_v_cells(whole: Streams) -> list[float]:
+    """Cells that ranks hold in ZB-V's order, of ops of mean size."""
+    units = 2 * (whole.problem.ranks + lag_of(whole)) + 0.5  # against rounding
+    return [units * whole.cells(0, rank) for rank in range(whole.problem.ranks)]
 
 
 def _zb_v(whole: Streams) -> list[Row]:

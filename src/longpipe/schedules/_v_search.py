@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from math import inf
+from operator import gt
 
 from longpipe.ir import Costs, Problem, Schedule, v
 from longpipe.schedules._streams import Row, Run, Streams, fits, read, run, spell
+from longpipe.schedules._v_greedy import greedy
 from longpipe.schedules._v_improve import improve
-from longpipe.schedules._v_orders import Candidate, block_orders, published
+from longpipe.schedules._v_orders import Candidate, block_orders, published, zb_v_cells
 
 _EFFORT = 250_000  # ops that the last step may simulate from each start,
 _FEWEST, _MOST = 50, 800  # in at least and at most so many runs
@@ -70,6 +72,8 @@ def search(problem: Problem, costs: Costs, limit: tuple[float, ...]) -> Schedule
     )
     rows = _ideal(whole, goal, known)
     if rows is None:
+        if any(map(gt, limit, zb_v_cells(whole))):
+            known += judged((greedy,))
         rounds = ((cap, found) for cap in _caps(whole) if (found := tried(cap)))
         most = max(2, min(_ROUNDS // problem.ranks, _OPS // _ops(whole)))
         rows = _best(whole, goal, known, list(islice(rounds, most)))
@@ -119,15 +123,8 @@ def _lower(whole: Streams, units: int) -> Streams:
     """The same under a limit that is lower by so many units, of mean size."""
     if not units:
         return whole
-    limit = (cells - units * _cells(whole, 0, rank) for rank, cells in enumerate(whole.limit))
+    limit = (cells - units * whole.cells(0, rank) for rank, cells in enumerate(whole.limit))
     return replace(whole, limit=tuple(limit))
-
-
-def _cells(whole: Streams, kind: int, rank: int) -> float:
-    """Mean cells that a rank's ops of a kind (0: F, 2: W) hold or free."""
-    stages = (rank, whole.stages - 1 - rank)
-    cells = sum(sum(whole.holds[kind * whole.stages + stage]) for stage in stages)
-    return abs(cells) / (2 * whole.units)
 
 
 def _first(problem: Problem, microbatches: int) -> Problem:
@@ -180,7 +177,7 @@ def _caps(whole: Streams) -> Iterator[int]:
 
     def most(kind: int) -> int:
         """What the limit allows if a unit counts as much as an op of a kind holds or frees."""
-        cells = [_cells(whole, kind, rank) for rank in range(whole.problem.ranks)]
+        cells = [whole.cells(kind, rank) for rank in range(whole.problem.ranks)]
         rooms = zip(whole.limit, cells, strict=True)
         return int(min(limit / each if each else largest for limit, each in rooms))
 

@@ -1,11 +1,14 @@
 """The recompute pass over every schedule: where its R's stand, and what it costs and saves."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from longpipe.cli.main import app
 from longpipe.cost import (
     Activations,
     AnalyticCosts,
@@ -33,6 +36,7 @@ from longpipe.ir import (
     loop,
     segments_from_lengths,
     to_text,
+    to_torch_csv,
     v,
 )
 from longpipe.passes import add_messages, recompute, stages_named
@@ -126,6 +130,8 @@ def test_memory_of_one_unit_and_the_saved_inputs(name: str) -> None:
 def test_text_keeps_an_r_and_validate_knows_its_place() -> None:
     schedule = recompute(build("seq1f1b", Problem(2, 2, segments=2)), {1})
     assert from_text(to_text(schedule)) == schedule
+    with pytest.raises(ScheduleError, match=r"torch has no op like 1R0\.1"):
+        to_torch_csv(schedule)
     late = "# ir 1 | late ranks=1 microbatches=1\nr0: 0F0 0B0 0R0"
     for level in ("schedule", "program"):
         with pytest.raises(ScheduleError, match="0R0 comes after 0B0"):
@@ -205,3 +211,22 @@ def test_a_plan_says_which_stages_and_how_much() -> None:
             replace(plan, **wrong)
     with pytest.raises(ProblemError, match="leave out"):
         replace(plan, recompute_stages=(2,)).program()
+
+
+def test_the_command_line_takes_the_stages() -> None:
+    size = ("--ranks", "4", "--microbatches", "8")
+
+    def run(*words: str) -> str:
+        result = CliRunner().invoke(app, list(words))
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    found = json.loads(run("simulate", "chronos", *size, "--recompute", "chunk:0", "--json"))
+    assert found["peak_activations"] == [1.5, 1.0, 1.0, 0.5]
+    text = run("export", "1f1b", *size, "--format", "text", "--recompute", "0,3")
+    assert {op.stage for _, _, op in from_text(text) if op.kind is Kind.R} == {0, 3}
+    cheap = run("simulate", "1f1b", *size, "--recompute", "all", "--costs", "F=1,R=0.5")
+    assert "makespan 37 " in cheap
+    wrong = CliRunner().invoke(app, ["show", "1f1b", *size, "--recompute", "first"])
+    assert wrong.exit_code == 1
+    assert "use all, chunk:0" in str(wrong.exception) + wrong.output

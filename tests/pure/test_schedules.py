@@ -80,6 +80,7 @@ def test_segment_schedules_equal_their_parents_with_one_segment(
         "seq-zb-auto": "zb-auto",
         "seq-zb-interleaved": "zb-interleaved",
         "seq1f1b-interleaved": "interleaved",
+        "seq-chronos": "chronos",
         "seq-dualpipe": "dualpipe",
         "seq-dualpipe-v": "dualpipe-v",
     }

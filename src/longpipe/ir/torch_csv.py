@@ -30,8 +30,8 @@ def to_torch_csv(schedule: Schedule | Program) -> str:
     A Program becomes its `compute_comms` CSV, which torch runs as it is; sharding ops of our own
     belong in one, since torch's `compute_only` has none. The schedule must be valid (see
     `validate`). Raises ScheduleError for what torch cannot express: segment counts that differ, a
-    stage on two ranks, a pair with an I, or forwards of the last stage out of order (torch files
-    its losses in the order in which they come).
+    stage on two ranks, a pair with an I, recompute, or forwards of the last stage out of order
+    (torch files its losses in the order in which they come).
     """
     segments = _even_segments(schedule.problem)
     if len(set(schedule.placement.by_mb)) > 1:
@@ -45,6 +45,11 @@ def to_torch_csv(schedule: Schedule | Program) -> str:
         _check_losses(rank, row, schedule.problem.stages - 1)
         cells: list[str] = []
         for position, op in enumerate(row):
+            if op.kind is Kind.R:
+                raise ScheduleError(
+                    f"rank {rank}, op {position}: torch has no op like {op}: export it without "
+                    "recompute, or as our text"
+                )
             number = "" if op.kind in SHARDING else op.mb * segments + op.seg
             cells.append(f"{op.stage}{op.kind.value}{number}")
             if op in seconds and (row[position - 1], op) in schedule.pairs:
@@ -159,7 +164,7 @@ def _row(
 
 
 def _fail(line: int, cell: int, action: str) -> NoReturn:
-    kinds = " ".join(sorted(COMPUTE))
+    kinds = " ".join(sorted(COMPUTE - {Kind.R}))
     raise ScheduleError(
         f"line {line}, cell {cell}: cannot read {action!r} as an action: torch prints "
         f"<stage><kind><microbatch>, such as 2F0, without spaces; compute kinds are {kinds}"

@@ -27,12 +27,12 @@ def lag_of(whole: Streams) -> int:
 
 
 def published(whole: Streams) -> Iterator[Candidate]:
-    """ZB-V's fixed order and greedy generator, V-Half and V-Min."""
+    """V-Min, V-Half, ZB-V's fixed order and its greedy generator, the most able last."""
     p, lag = whole.problem.ranks, lag_of(whole)
+    for block in (v_min.block(p), v_half.block(p)):
+        yield BlockOrder(block.over(lag + 1), None, lag).loose
     yield _zb_v
     yield _greedy_as_zb_v
-    for block in (v_half.block(p), v_min.block(p)):
-        yield BlockOrder(block.over(lag + 1), None, lag).loose
 
 
 def _greedy_as_zb_v(whole: Streams) -> list[Row] | None:

@@ -107,7 +107,7 @@ def _best(
     for (cap, found), (_, lower) in pairwise([*rounds, (0, [])]):
         under = _lower(whole, rounds[0][0] - cap)
         pool = sorted([*known, *found, *lower], key=goal.score)
-        starts = [*pool[:2], min(pool, key=lambda each: (each.makespan, each.cost))]
+        starts = [*pool[:2], min(pool, key=lambda each: (each.makespan, each.cost)), *known[-1:]]
         for each in {id(each): each for each in starts}.values():
             rows = _right(each.candidate, under)
             if rows is not None:

@@ -1,95 +1,11 @@
-"""The viewer's page as a person uses it: pointer, wheel, keys, search, themes."""
-
-from collections.abc import Callable
-from io import BytesIO
-from typing import Any
+"""What the viewer's page shows: numbers, rows, memory, colours, a hundred thousand ops."""
 
 import pytest
-from PIL import Image
-from playwright.sync_api import Page
+from viewer_page import LEFT, Open, middle, number_of, pixel, predicted, run, tooltip
 
 from longpipe import Event, Op, Problem, Timeline, UniformCosts, build, simulate
-from longpipe.view import Align, Panel, of_run
-
-Open = Callable[..., Page]  # what the fixture `view` is
-LEFT, TOP = 104, 26  # of the drawing: names of ranks, axis
-
-
-def predicted(name: str = "1f1b", problem: Problem | None = None, **costs: Any) -> Timeline:
-    """A simulated timeline, on 4 ranks if nothing else is said."""
-    problem = problem or Problem(4, 8)
-    return simulate(build(name, problem), UniformCosts(problem, **costs))
-
-
-def run() -> tuple[Panel, ...]:
-    """What a run left: each op took 1.25 times as long as planned, in seconds and bytes."""
-    plan = predicted(comm="0.5")
-
-    def scaled(by: float, source: str) -> Timeline:
-        rows = tuple(
-            tuple(
-                Event(e.op, e.start_s * by, e.end_s * by, *(1e6 * (x or 0) for x in e[3:]))
-                for e in row
-            )
-            for row in plan.rows
-        )
-        waits = tuple(tuple(w * by for w in row) for row in plan.waits_s or ())
-        return Timeline(plan.name, source, rows, waits)
-
-    return of_run([scaled(0.01, "simulated"), scaled(0.0125, "measured")])
-
-
-def number_of(page: Page, text: str, panel: int = 0) -> int:
-    """The page's number of an op."""
-    found = page.evaluate(
-        """([text, panel]) => {
-            const { model } = viewer;
-            for (const row of model.rows) {
-              if (row.panel.number !== panel) continue;
-              for (let op = row.first; op < row.stop; op += 1) {
-                if (viewer.textOf(op) === text) return op;
-              }
-            }
-            return -1;
-        }""",
-        [text, panel],
-    )
-    assert found >= 0, text
-    return int(found)
-
-
-def middle(page: Page, text: str, panel: int = 0) -> tuple[float, float]:
-    """Where the op's middle is in the window."""
-    x, y, width, height = page.evaluate("op => viewer.rectangle(op)", number_of(page, text, panel))
-    box = page.locator("#stage").bounding_box()
-    assert box
-    return box["x"] + x + width / 2, box["y"] + y + height / 2
-
-
-def tooltip(page: Page) -> dict[str, str]:
-    """What it says, by name; title and place too."""
-    tip = page.locator("#tooltip")
-    assert tip.is_visible()
-    names = tip.locator("dt").all_inner_texts()
-    values = tip.locator("dd").all_inner_texts()
-    head = {"title": tip.locator("b").inner_text(), "place": tip.locator("span").inner_text()}
-    return head | dict(zip(names, values, strict=True))
-
-
-def span(page: Page) -> tuple[float, float]:
-    """The stretch of time in sight."""
-    page.wait_for_timeout(50)
-    start, end = page.evaluate("() => [viewer.axis.from, viewer.axis.to]")
-    return start, end
-
-
-def focus(page: Page) -> None:
-    """By tabs alone, from the top of the page."""
-    for _ in range(20):
-        page.keyboard.press("Tab")
-        if page.evaluate("() => document.activeElement.id") == "stage":
-            return
-    raise AssertionError("the tab key never comes to the timeline")
+from longpipe.passes import add_sharding
+from longpipe.view import Align, Panel
 
 
 def test_hover_tells_the_ops_numbers(view: Open) -> None:
@@ -141,130 +57,6 @@ def test_a_run_has_each_ranks_plan_above_what_was_measured(view: Open) -> None:
     assert page.locator("#by-rank").get_attribute("aria-pressed") == "false"
 
 
-def test_wheel_drag_and_buttons(view: Open) -> None:
-    """The wheel zooms about the pointer, shift or a drag pans, buttons zoom and fit."""
-    page = view([Panel(predicted())])
-    whole = span(page)
-    x, y = middle(page, "1B3")
-    page.mouse.move(x, y)
-    page.mouse.wheel(0, -400)
-    near = span(page)
-    assert near[1] - near[0] < (whole[1] - whole[0]) / 2
-    assert middle(page, "1B3")[0] == pytest.approx(x, abs=4)  # what was pointed at stays
-    page.mouse.down()
-    page.mouse.move(x - 100, y, steps=4)
-    page.mouse.up()
-    dragged = span(page)
-    assert dragged[0] > near[0]
-    assert dragged[1] - dragged[0] == pytest.approx(near[1] - near[0])
-    page.keyboard.down("Shift")
-    page.mouse.wheel(0, -100)
-    page.keyboard.up("Shift")
-    assert span(page)[0] < dragged[0]
-    page.locator("#fit").click()
-    assert span(page) == whole
-    page.locator("#zoom-in").click()
-    assert span(page)[1] - span(page)[0] == pytest.approx(0.8 * whole[1])
-    page.locator("#zoom-out").click()
-    assert span(page) == pytest.approx(whole)
-
-
-def test_the_keyboard_alone(view: Open) -> None:
-    """Tab to the timeline, arrows over ops and ranks, zoom, pan, home and end, escape."""
-    page = view([Panel(predicted())])
-    focus(page)
-    keys = page.keyboard
-    keys.press("ArrowRight")
-    assert tooltip(page)["title"] == "0F0 forward"
-    keys.press("ArrowRight")
-    assert tooltip(page)["title"] == "0F1 forward"
-    keys.press("ArrowDown")
-    said = tooltip(page)
-    assert said["title"] == "1F0 forward"  # what rank 1 does at that time
-    assert "1F0 forward, rank 1, simulated: stage 1" in page.locator("#live").inner_text()
-    keys.press("End")
-    assert tooltip(page)["title"] == "1B7 backward"
-    keys.press("Home")
-    assert tooltip(page)["title"] == "1F0 forward"
-    whole = span(page)
-    for _ in range(3):
-        keys.press("+")
-    near = span(page)
-    assert near[1] - near[0] == pytest.approx(whole[1] * 0.8**3)
-    keys.press("Shift+ArrowRight")
-    assert span(page)[0] > near[0]
-    keys.press("0")
-    assert span(page) == whole
-    keys.press("Enter")
-    assert span(page)[1] - span(page)[0] == pytest.approx(8)
-    keys.press("Escape")
-    assert page.locator("#tooltip").is_hidden()
-    keys.press("?")
-    assert page.locator("#help").is_visible()
-    keys.press("Escape")
-    assert page.locator("#help").is_hidden()
-
-
-def test_everything_has_a_name_and_a_place_in_the_tab_order(view: Open) -> None:
-    """Search, buttons, timeline and tables, each reached by tab, seen there, and named."""
-    page = view(run())
-    reached = []
-    for _ in range(16):
-        page.keyboard.press("Tab")
-        reached.append(page.evaluate("() => document.activeElement.id"))
-        outline = "() => getComputedStyle(document.activeElement).outlineStyle"
-        if reached[-1]:
-            assert page.evaluate(outline) == "solid", reached[-1]
-    buttons = "search previous next by-rank align zoom-out zoom-in fit theme ask stage"
-    assert reached[:11] == buttons.split()
-    snapshot = page.locator("body").aria_snapshot()
-    for name in ('searchbox "Search ops"', 'button "Zoom in"', 'application "Timeline"', "table"):
-        assert name in snapshot
-
-
-def test_search_goes_from_match_to_match(view: Open) -> None:
-    """By op, by parts of one, by filters; what is not understood says so."""
-    page = view([Panel(predicted("seq1f1b", Problem(4, 4, segments=2)))])
-    focus(page)
-    page.keyboard.press("/")
-    page.keyboard.type("2F3.1")
-    hits = page.locator("#hits")
-    assert hits.inner_text() == "1 found"
-    page.keyboard.press("Enter")
-    assert tooltip(page)["title"] == "2F3.1 forward"
-    page.fill("#search", "kind:B stage:1 mb:2")
-    assert hits.inner_text() == "2 found"
-    page.keyboard.press("Enter")
-    assert tooltip(page)["title"] == "1B2.1 backward"
-    page.keyboard.press("Enter")
-    assert tooltip(page)["title"] == "1B2 backward"
-    assert hits.inner_text() == "2 of 2"
-    page.keyboard.press("Shift+Enter")
-    assert hits.inner_text() == "1 of 2"
-    page.fill("#search", "B rank:3")
-    assert hits.inner_text() == "8 found"
-    page.fill("#search", "stage:x")
-    assert "not understood" in hits.inner_text()
-    page.fill("#search", "2F")
-    page.focus("#stage")
-    page.keyboard.press("n")
-    assert tooltip(page)["title"] == "2F0 forward"
-    page.keyboard.press("p")
-    assert tooltip(page)["title"] == "2F3.1 forward"
-
-
-def pixel(page: Page, x: float, y: float) -> tuple[int, ...]:
-    """The colour that is seen at a place of the stage."""
-    page.wait_for_timeout(60)
-    box = page.locator("#stage").bounding_box()
-    assert box
-    clip = {"x": box["x"] + round(x), "y": box["y"] + round(y), "width": 1, "height": 1}
-    shot = Image.open(BytesIO(page.screenshot(clip=clip)))  # type: ignore[arg-type]
-    colour = shot.convert("RGB").getpixel((0, 0))
-    assert isinstance(colour, tuple)
-    return tuple(map(int, colour))
-
-
 def test_light_and_dark(view: Open) -> None:
     """As the system says, until somebody presses the button; the drawing as well as the page."""
     ground = "() => getComputedStyle(document.body).backgroundColor"
@@ -278,6 +70,38 @@ def test_light_and_dark(view: Open) -> None:
     assert pixel(dark, 3, 60) == (255, 255, 255)
     light.emulate_media(color_scheme="dark")
     assert pixel(light, 3, 60) == (18, 22, 29)
+
+
+def test_memory_lies_under_its_rank(view: Open) -> None:
+    """Up to the peak where a rank holds it, and nothing before its first op."""
+    page = view([Panel(predicted())])
+    lane = "() => (({ memoryY, memory }) => [memoryY, memory])(viewer.placed.lanes[0])"
+    top, height = page.evaluate(lane)
+    x = middle(page, "0F5")[0]  # rank 0 holds its peak of 4 micro-batches here
+    assert pixel(page, x, top + 6) == (0xB9, 0xB2, 0xE3)
+    assert pixel(page, LEFT + 20, top + 6) == (255, 255, 255)
+    assert pixel(page, LEFT + 20, top + height - 3) == (0xB9, 0xB2, 0xE3)
+
+
+def test_fused_ops_name_each_other(view: Open) -> None:
+    """And what runs beside the ops, gathers and reductions, tells its stage."""
+    page = view([Panel(predicted("dualpipe-v", Problem(2, 4, chunks=2), pair=3))])
+    page.mouse.move(*middle(page, "2F2"))
+    assert tooltip(page)["runs as one with"] == "1B0"
+    page.mouse.move(*middle(page, "1B0"))
+    assert tooltip(page)["runs as one with"] == "2F2"
+    problem = Problem(2, 2, chunks=3)
+    sharded = simulate(
+        add_sharding(build("looped-bfs", problem)), UniformCosts(problem, gather=1, reduce=1)
+    )
+    page = view([Panel(sharded)])
+    x, y, width, height = page.evaluate("() => viewer.rectangle(viewer.model.rows[0].stop)")
+    box = page.locator("#stage").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + x + width / 2, box["y"] + y + height + 3)
+    said = tooltip(page)
+    assert (said["title"], said["time"]) == ("stage 0 weights gathered", "0.3333")
+    assert "micro-batch" not in said
 
 
 def test_timelines_share_one_scale_or_one_width(view: Open) -> None:
@@ -320,25 +144,3 @@ def test_a_hundred_thousand_ops(view: Open) -> None:
     assert (said["title"], said["start"]) == ("3B12000 backward", "36.004k")
     _, _, width, _ = page.evaluate("op => viewer.rectangle(op)", number_of(page, "3B12000"))
     assert width > 20
-
-
-def test_nothing_at_all(view: Open) -> None:
-    """No timeline, and one without ops: still no complaint."""
-    view([])
-    page = view([Panel(Timeline("none", "measured", ((), ())))])
-    focus(page)
-    for key in ("ArrowRight", "ArrowDown", "End", "+", "0", "Enter", "n"):
-        page.keyboard.press(key)
-
-
-def test_many_ranks_scroll(view: Open) -> None:
-    """Page down, or following the selected op; the axis stays on top."""
-    page = view([Panel(predicted(problem=Problem(64, 2)))])
-    page.locator("#stage").focus()
-    page.keyboard.press("ArrowRight")
-    for _ in range(63):
-        page.keyboard.press("ArrowDown")
-    assert tooltip(page)["place"] == "rank 63, simulated"
-    assert page.evaluate("() => viewer.stage.scrollTop") > 500
-    _, y, _, height = page.evaluate("() => viewer.rectangle(viewer.selected)")
-    assert TOP <= y <= page.evaluate("() => viewer.height") - height

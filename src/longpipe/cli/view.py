@@ -1,5 +1,6 @@
 """`longpipe view`: timelines as a page to look into, or as a picture."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from longpipe.cli._options import Asked, takes_several
 from longpipe.cli._panels import panels_of, read_costs
 from longpipe.view import (
     Align,
+    Panel,
     chrome_trace,
     draw,
     html_page,
@@ -69,6 +71,14 @@ def view(
         )
     costs = None if costs_file is None else read_costs(costs_file)
     panels = [panel for group, one in enumerate(asked) for panel in panels_of(one, group, costs)]
+    _write(output, panels, align)
+    for panel in panels:
+        note = f" ({panel.note})" if panel.note else ""
+        print(f"{panel.timeline.source} {panel.timeline.name}{note}")
+    print(f"wrote {output}")
+
+
+def _write(output: Path, panels: Sequence[Panel], align: Align | None) -> None:
     if output.suffix == ".html":
         save_text(output, html_page(panels, align))
     elif output.suffix == ".svg":
@@ -77,7 +87,3 @@ def view(
         save_bytes(output, to_png(draw(panels, align)))
     else:
         save_text(output, chrome_trace([panel.timeline for panel in panels]))
-    for panel in panels:
-        note = f" ({panel.note})" if panel.note else ""
-        print(f"{panel.timeline.source} {panel.timeline.name}{note}")
-    print(f"wrote {output}")

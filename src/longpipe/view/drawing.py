@@ -210,7 +210,7 @@ def _names(op: Op) -> tuple[str, ...]:
 def _lighter(colour: str) -> str:
     """Towards white: odd micro-batches."""
     parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return "#" + "".join(f"{round(part * 0.7 + 255 * 0.3):02x}" for part in parts)
+    return "#" + "".join(f"{round(part * 0.65 + 255 * 0.35):02x}" for part in parts)
 
 
 def _round_step(least: float) -> float:

@@ -1,21 +1,20 @@
 // The whole drawing, and what lies over it: the pointer's line and the selected op.
 
-/** Colours from the style sheet; odd micro-batches are a shade off even ones. */
+/** Colours from the style sheet; odd micro-batches are lighter than even ones. */
 function readColours(model, causes) {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(`--${name}`).trim();
   const names = ["back", "text", "faint", "line", "focus", "on-op", "memory", "memory-edge"];
   const colours = Object.fromEntries([...names, ...causes].map((name) => [name, read(name)]));
   const even = model.letters.map(read);
-  colours.shades = [even, even.map((colour) => mixed(colour, colours.back, 0.3))];
+  colours.shades = [even, even.map((colour) => lighter(colour, 0.35))];
   return colours;
 }
 
-/** A colour `#rrggbb` with a share of another. */
-function mixed(colour, other, share) {
-  const part = (text, at) => parseInt(text.slice(at, at + 2), 16);
-  const blend = (at) => Math.round(part(colour, at) * (1 - share) + part(other, at) * share);
-  return `rgb(${blend(1)} ${blend(3)} ${blend(5)})`;
+/** A colour `#rrggbb` with a share of white. */
+function lighter(colour, share) {
+  const part = (at) => Math.round(parseInt(colour.slice(at, at + 2), 16) * (1 - share) + 255 * share);
+  return `rgb(${part(1)} ${part(3)} ${part(5)})`;
 }
 
 /** Draw everything in sight; `scene.top` is how far the lanes are scrolled. */

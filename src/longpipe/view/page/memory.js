@@ -52,11 +52,14 @@ function memorySteps(scene, row, first, stop) {
     } else {
       pixel = Math.floor(x);
       most = during;
-      points.push(x, most);
+      points.push(x, points[points.length - 1], x, most);
     }
     held = ops.memory[op] || 0;
     const next = op + 1 < row.stop ? axis.x(row.panel, ops.start[op + 1]) : Infinity;
-    if (end - x > 1 && next - end > 0.5) points.push(end, held);
+    if (next - end > 0.5) {
+      points.push(end, points[points.length - 1], end, held);
+      pixel = -1;
+    }
     last = end;
   }
   points.push(LEFT + axis.width, held);

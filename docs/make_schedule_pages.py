@@ -207,7 +207,8 @@ def _slept() -> dict[str, Any]:
 def _measured(entry: Entry) -> Iterator[str]:
     """Its rows in the benchmark with slept costs."""
     found = _slept()
-    rows = [row for row in found["rows"] if row["schedule"] == entry.name]
+    names = {entry.name: "", f"{entry.name} with R": ", with recompute"}
+    rows = [row for row in found["rows"] if row["schedule"] in names]
     if not rows:
         return
     yield "## Measured"

@@ -208,6 +208,16 @@ def test_wrong_number_of_segments() -> None:
         from_torch_csv("0F0,0B0", segments=0)
 
 
+def test_an_absurd_header_costs_nothing() -> None:
+    for sizes in (
+        "ranks=1 microbatches=1 chunks=9000000000",
+        "ranks=9000000000 microbatches=1 placement=v",
+        "ranks=1 microbatches=9000000000 placement=bidirectional",
+    ):
+        with pytest.raises(ScheduleError, match=r"line 1, .* 9,000,000,000 .* at most"):
+            from_text(f"# ir 1 | {sizes}\nr0: 0F0 0B0\n")
+
+
 def test_what_torch_cannot_express_is_refused() -> None:
     uneven = build("seq1f1b", Problem(2, 2, segments=(2, 3)))
     with pytest.raises(ScheduleError, match=r"segments=\(2, 3\) differ by micro-batch"):

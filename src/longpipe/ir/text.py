@@ -36,6 +36,7 @@ _LEVELS: dict[str, type[Schedule] | type[Program]] = {"schedule": Schedule, "pro
 _HEADER = re.compile(r"\s*#\s*ir\s+(\S+)\s*\|")
 _ROW = re.compile(r"r(\d{1,18}):?", re.ASCII)
 _ACTION = re.compile(r"[\s,]*\(?\d+[A-Z]", re.ASCII)  # the first cell of a CSV that is not empty
+_MOST_PLACED = 1_000_000
 _SKIPPED = frozenset({".", "-"})
 _PAIR = re.compile(r"\(([^;()]*);([^;()]*)\)OVERLAP_F_B|([^&]*)&([^&]*)")
 _PAIR_WORD = "({};{})OVERLAP_F_B"
@@ -206,6 +207,10 @@ def _problem(values: dict[str, object]) -> Problem:
 
 def _placement(values: dict[str, object], problem: Problem) -> Placement:
     value = values.get("placement", "loop")
+    rows_of = problem.microbatches if value == "bidirectional" else 1
+    for what, count in (("stages", problem.stages), ("micro-batches to place", rows_of)):
+        if count > _MOST_PLACED:  # a typo must not fill the memory
+            raise ProblemError(f"{count:,} {what}, but a file may have at most {_MOST_PLACED:,}")
     if value == "loop":
         return loop(problem.ranks, problem.chunks)
     if value == "v":

@@ -10,9 +10,9 @@ def check_sharding(what: Schedule | Program) -> None:
     A stage that a rank gathers somewhere (UNSHARD) begins the step sharded. It is gathered once at
     a time and not for nothing, each of its compute ops finds it whole (W too: gradients are those
     of whole weights, and torch's runtime wants the same), and it ends the step sharded, since the
-    optimizer changes shards. A stage that a rank gathers or reduces has a REDUCE_GRAD after its last B or W, and none
-    without a new B or W before it (what an I adds to biases and norms waits for the one of its W).
-    A stage with neither is not sharded.
+    optimizer changes shards. A stage that a rank gathers or reduces has a REDUCE_GRAD after its
+    last B or W, and none without a new B or W before it (what an I adds to biases and norms waits
+    for the one of its W). A stage with neither is not sharded.
     """
     seen: dict[Op, int] = {}  # rank of each sharding op
     for rank, row in enumerate(what.rows):

@@ -1,6 +1,7 @@
 """The zero-bubble search: valid, within the limit, never behind the published heuristic."""
 
 from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,7 +11,7 @@ from zero_bubble_costs import Tokens, Uneven, found, published, within
 
 from longpipe.cost import UniformCosts
 from longpipe.errors import ProblemError
-from longpipe.ir import EqualCosts, Problem, row_memory
+from longpipe.ir import EqualCosts, Kind, Op, Problem, row_memory
 from longpipe.plan import equal_cost_cuts, even_cuts
 from longpipe.schedules import _zb_search, build
 from longpipe.schedules._zb_greedy import Knobs, heuristic
@@ -190,3 +191,18 @@ def test_large_problems_take_the_short_way(segments: int, monkeypatch: pytest.Mo
     cost, makespan = found(schedule, costs)
     theirs = found(build("seq-zb-h1", problem), costs)
     assert (cost, makespan) <= theirs
+
+
+class _GrowingCosts(EqualCosts):
+    """The queue of an I holds more than what it frees: F +3, I +1, W -4."""
+
+    def holds(self, op: Op) -> int:
+        return {Kind.F: 3, Kind.I: 1, Kind.W: -4, Kind.B: -3}[op.kind]
+
+
+def test_the_limit_holds_where_an_i_adds_memory() -> None:
+    costs = _GrowingCosts()
+    for limit in (4, 5):
+        schedule = build("zb-auto", Problem(3, 5), costs, memory_limit=limit)
+        for row in schedule.rows:
+            assert max(accumulate(map(costs.holds, row))) <= 3 * limit

@@ -24,7 +24,7 @@ def search(streams: Streams, by_hand: Sequence[Letters]) -> Letters:
     large = streams.ops > _MANY_OPS
     knobs = _FEW_KNOBS if large and streams.problem.segments_max > 1 else GRID
     published = _outcomes(streams, (heuristic(streams, each) for each in knobs))
-    found = published | _outcomes(streams, (rows for rows in by_hand if fits(streams, rows)))
+    found = published | _outcomes(streams, by_hand)
     if not large:
         found |= _outcomes(streams, (as_ready(streams, rule) for rule in RULES))
     score = _score(list((published or found).values()), list(found.values()))
@@ -36,10 +36,10 @@ def search(streams: Streams, by_hand: Sequence[Letters]) -> Letters:
 
 
 def _outcomes(streams: Streams, candidates: Iterable[Letters | None]) -> dict[Letters, Outcome]:
-    """The candidates that there are and that run to their end, once each."""
+    """The candidates that there are, that fit and that run to their end, once each."""
     found: dict[Letters, Outcome] = {}
     for rows in candidates:
-        if rows is not None and rows not in found:
+        if rows is not None and rows not in found and fits(streams, rows):
             times = run(streams, rows)
             if times is not None:
                 found[rows] = times.outcome

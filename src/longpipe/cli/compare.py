@@ -54,7 +54,8 @@ def compare(
 
     Segments are cut and layers are placed by equal FLOPs; times are FLOPs over the speed, bytes
     those of bfloat16 tensors, plus 18 for each weight (its gradient and Adam's state). A star marks
-    the Pareto front: nothing else is as fast in less memory.
+    the Pareto front: nothing else is as fast in less memory. Takes minutes, since some schedules
+    search for seconds at each size: `--only` and `--segments` make it short.
     """
     setting = Setting(
         _shape(model),

@@ -79,37 +79,48 @@ function drawGaps(scene, lane, first, stop) {
 
 /** For each pixel, the share of its time that each kind takes, stacked; idle stays empty. */
 function drawShares(scene, lane, first, stop) {
-  const { model, axis, pen, colours, marks } = scene;
-  const width = Math.ceil(axis.width);
+  const { axis, pen, colours, marks, ratio, top } = scene;
+  const width = Math.round(axis.width * ratio);
+  const height = Math.round(lane.op * ratio);
+  const { shares, marked } = sumShares(scene, lane, first, stop, width);
+  const image = pen.createImageData(width, height); // one call where rectangles were thousands
+  const pixels = new Uint32Array(image.data.buffer);
+  const ground = colourNumber(colours.back, colours.back, 0);
+  const inks = colours.shades[0].map((each) => colourNumber(each, colours.back, marks ? 0.65 : 0));
+  pixels.fill(ground);
+  for (let pixel = 0; pixel < width; pixel += 1) {
+    let row = height; // from the bottom upwards
+    for (let kind = 0; kind < inks.length; kind += 1) {
+      const end = Math.max(row - Math.round(shares[kind][pixel] * height), 0);
+      for (; row > end; row -= 1) pixels[(row - 1) * width + pixel] = inks[kind];
+    }
+  }
+  pen.putImageData(image, Math.round(LEFT * ratio), Math.round((lane.y - top) * ratio));
+  marked.forEach((mark, pixel) => mark && drawMark(scene, lane, LEFT + pixel / ratio, 2));
+}
+
+/** Shares of each kind by pixel of the screen, and the pixels in which a match starts. */
+function sumShares({ model, axis, marks, ratio }, lane, first, stop, width) {
   const shares = model.letters.map(() => new Float32Array(width));
   const marked = new Uint8Array(width);
   const { ops } = model;
   for (let op = first; op < stop; op += 1) {
-    const from = Math.max(axis.x(lane.row.panel, ops.start[op]) - LEFT, 0);
-    const to = Math.min(axis.x(lane.row.panel, ops.end[op]) - LEFT, width);
+    const from = Math.max((axis.x(lane.row.panel, ops.start[op]) - LEFT) * ratio, 0);
+    const to = Math.min((axis.x(lane.row.panel, ops.end[op]) - LEFT) * ratio, width);
     const share = shares[ops.kind[op]];
     for (let pixel = Math.floor(from); pixel < to; pixel += 1) {
       share[pixel] += Math.min(to, pixel + 1) - Math.max(from, pixel);
     }
     if (marks && marks[op]) marked[Math.min(Math.floor(from), width - 1)] = 1;
   }
-  pen.globalAlpha = marks ? 0.35 : 1;
-  const base = new Float32Array(width).fill(lane.y + lane.op);
-  shares.forEach((share, kind) => {
-    pen.fillStyle = colours.shades[0][kind];
-    let begin = 0;
-    for (let pixel = 1; pixel <= width; pixel += 1) {
-      const same = pixel < width && base[pixel] === base[begin]
-        && Math.round(share[pixel] * lane.op) === Math.round(share[begin] * lane.op);
-      if (same) continue;
-      const height = Math.round(share[begin] * lane.op);
-      if (height) pen.fillRect(LEFT + begin, base[begin] - height, pixel - begin, height);
-      base.fill(base[begin] - height, begin, pixel);
-      begin = pixel;
-    }
-  });
-  pen.globalAlpha = 1;
-  marked.forEach((mark, pixel) => mark && drawMark(scene, lane, LEFT + pixel, 2));
+  return { shares, marked };
+}
+
+/** A colour `#rrggbb` with a share of another, as image data has it: red in the lowest byte. */
+function colourNumber(colour, other, share) {
+  const part = (text, at) => parseInt(text.slice(at, at + 2), 16);
+  const blend = (at) => Math.round(part(colour, at) * (1 - share) + part(other, at) * share);
+  return ((255 << 24) | (blend(5) << 16) | (blend(3) << 8) | blend(1)) >>> 0;
 }
 
 /** Gathers and reductions, which run beside the ops. */

@@ -83,7 +83,10 @@ class Viewer {
     const top = this.stage.scrollTop;
     const marks = this.search && this.search.marks;
     const letter = pen.measureText("0").width;
-    return { pen, model, axis, colours, placed, causes, height, font, bold, top, marks, letter };
+    const ratio = devicePixelRatio || 1;
+    return {
+      pen, model, axis, colours, placed, causes, height, font, bold, top, marks, letter, ratio,
+    };
   }
 
   // --- what is where

@@ -18,9 +18,9 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests; each has its own page."""
+    """One browser for the tests of a file, none for those after them; each test has its own page."""
     path = next(filter(None, map(shutil.which, _NAMES)), None)
     if path is None:
         reason = f"no browser: none of {', '.join(_NAMES)} is on PATH (apt-get install chromium)"

@@ -20,7 +20,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for the tests of a file, none for those after them; each test has its own page."""
+    """One browser for the tests of a file, gone after them; each test has its own page."""
     path = next(filter(None, map(shutil.which, _NAMES)), None)
     if path is None:
         reason = f"no browser: none of {', '.join(_NAMES)} is on PATH (apt-get install chromium)"

@@ -70,7 +70,7 @@ def _legend(lengths: Sequence[Column]) -> str:
     return (
         f"{setting.ranks} ranks, {setting.microbatches} sequences in a step. A cell is the fastest "
         f"size of the schedule that fits in {LIMIT_BYTES / GIB:.0f} GiB per rank: seconds of a "
-        "step, GiB of the busiest rank, global bubble, and the size. Bold: on the Pareto front of "
+        "step, global bubble, GiB of the busiest rank, and the size. Bold: on the Pareto front of "
         "all sizes of all schedules. In brackets: nothing fits, the least that it needs. Ordered "
         f"by the time at {lengths[_ORDER].length} tokens."
     )
@@ -110,9 +110,9 @@ def _cell(one: Forecast | None, best: Sequence[Forecast]) -> str:
     if one.peak_bytes > LIMIT_BYTES:
         return f"({one.peak_bytes / GIB:.0f} GiB)"
     size = str(one.contender).removeprefix(one.contender.schedule).strip()
-    text = f"{one.step_s:.4g} s, {one.peak_bytes / GIB:.0f} GiB, {one.global_bubble_rate:.1%}"
-    text = f"**{text}**" if one in best else text
-    return f"{text}<br>{size}" if size else text
+    bubble, peak = f"{one.global_bubble_rate:.1%}", f"{one.peak_bytes / GIB:.0f} GiB"
+    facts = (f"{one.step_s:.4g} s", bubble, peak, size)
+    return "<br>".join(f"**{fact}**" if one in best else fact for fact in facts if fact)
 
 
 def _best_table(columns: Sequence[Column]) -> str:
@@ -139,7 +139,7 @@ def _best_table(columns: Sequence[Column]) -> str:
 
 
 def _named(one: Forecast) -> str:
-    return f"{one.contender}: {one.step_s:.4g} s, {one.peak_bytes / GIB:.0f} GiB"
+    return f"{one.contender}<br>{one.step_s:.4g} s, {one.peak_bytes / GIB:.0f} GiB"
 
 
 def _length(column: Column) -> str:

@@ -1,5 +1,6 @@
 """The pages made from the code are as the code is now."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_a_page_shows_its_golden_whole() -> None:
     for path in (DOCS.parent / "tests" / "goldens").rglob("*.txt"):
         page = (DOCS / "schedules" / f"{path.parent.name}.md").read_text(encoding="utf-8")
         assert path.read_text(encoding="utf-8").rstrip() in page
+
+
+def test_every_schedule_is_measured_and_compared() -> None:
+    """`make bench-slept` and `make frontier` have seen it."""
+    compared = (DOCS / "frontier.md").read_text(encoding="utf-8")
+    slept = json.loads((DOCS / "measured" / "slept.json").read_text(encoding="utf-8"))
+    for entry in entries():
+        assert f"\n| {entry.name} |" in compared, f"{entry.name}: run `make frontier`"
+        rows = [row for row in slept["rows"] if row["schedule"] == entry.name]
+        assert rows, f"{entry.name}: run `make bench-slept`"
+        assert all(abs(row["ratio"] - 1) <= 0.05 for row in rows), entry.name
 
 
 def test_every_setting_is_in_the_reference() -> None:

@@ -46,7 +46,8 @@ def page(columns: Sequence[Column], words: str) -> str:
         _best_table(columns),
         "## All schedules",
         _legend(lengths),
-        _all_table(lengths),
+        _table(lengths, _names(lengths)),
+        *_elsewhere(columns, lengths),
         "## The fronts",
         "Every dot is a schedule at one size; the line joins those that no other beats in both "
         "time and memory. Sizes: v chunks per rank, k segments per sequence, +R recompute.",
@@ -76,18 +77,32 @@ def _legend(lengths: Sequence[Column]) -> str:
     )
 
 
-def _all_table(columns: Sequence[Column]) -> str:
-    names = {one.contender.schedule for column in columns for one in column.forecasts}
+def _names(columns: Sequence[Column]) -> set[str]:
+    return {one.contender.schedule for column in columns for one in column.forecasts}
+
+
+def _elsewhere(columns: Sequence[Column], lengths: Sequence[Column]) -> Iterator[str]:
+    """Schedules that the main setting does not suit, where another does."""
+    names = _names(columns) - _names(lengths)
+    others = [column for column in columns if names & _names([column])]
+    if names:
+        yield "These need more sequences for as many ranks:"
+        heads = [f"{c.setting.ranks} ranks, {c.setting.microbatches}: {c.length}" for c in others]
+        yield _table(others, names, heads)
+
+
+def _table(columns: Sequence[Column], names: set[str], heads: Sequence[str] = ()) -> str:
+    """A row for each schedule, the fastest first."""
     chosen = {name: [_choice(column, name) for column in columns] for name in names}
-    order = sorted(names, key=lambda name: _rank(chosen[name][_ORDER]))
+    by = min(_ORDER, len(columns) - 1)
     fronts = [column.front() for column in columns]
     rows = [
         f"| {name} | "
         + " | ".join(_cell(one, best) for one, best in zip(chosen[name], fronts, strict=True))
         + " |"
-        for name in order
+        for name in sorted(names, key=lambda name: (_rank(chosen[name][by]), name))
     ]
-    head = "| | " + " | ".join(column.length for column in columns) + " |"
+    head = "| | " + " | ".join(heads or [column.length for column in columns]) + " |"
     return "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
 
 

@@ -24,15 +24,16 @@ def search(streams: Streams, by_hand: Sequence[Letters]) -> Letters:
     large = streams.ops > _MANY_OPS
     knobs = _FEW_KNOBS if large and streams.problem.segments_max > 1 else GRID
     published = _outcomes(streams, (heuristic(streams, each) for each in knobs))
-    found = published | _outcomes(streams, by_hand)
+    found = _outcomes(streams, by_hand) | published
     if not large:
         found |= _outcomes(streams, (as_ready(streams, rule) for rule in RULES))
     score = _score(list((published or found).values()), list(found.values()))
     best = sorted(found, key=lambda rows: score(found[rows]))[:_STARTS]
     runs = _STEPS // (streams.ops * _STARTS)
     if runs >= _FEWEST_RUNS:
-        found = _outcomes(streams, (improve(streams, rows, score, runs) for rows in best))
-    return min(found, key=lambda rows: score(found[rows]))
+        found |= _outcomes(streams, (improve(streams, rows, score, runs) for rows in best))
+    # Of equally good orders the one that people know: the first made by hand, if it is among them.
+    return min(found, key=lambda rows: score(found[rows])[:-1])
 
 
 def _outcomes(streams: Streams, candidates: Iterable[Letters | None]) -> dict[Letters, Outcome]:

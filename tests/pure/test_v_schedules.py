@@ -311,3 +311,13 @@ def test_the_adaptive_scheduler_tries_the_papers_blocks() -> None:
         assert v_min.block(p).forward + v_min.block(p).backward in tried
         for peak, hops in blocks(p, p + 2):
             assert peak == hops.block(p).peak() <= p + 2
+
+
+def test_more_memory_than_v_zb_holds_is_not_slower() -> None:
+    problem = Problem(6, 6, chunks=2)
+    costs = UniformCosts(problem, "1.8", "1.6", "1.5", "0.5")
+
+    def makespan(name: str, **options: float) -> float:
+        return simulate(build(name, problem, costs, **options), costs).makespan_s
+
+    assert makespan("v-adaptive", memory_limit=12) <= makespan("v-zb")

@@ -104,10 +104,10 @@ def _best(
         right = (_right(each.candidate, whole) for each in found)
         return next((rows for rows in right if rows is not None), None)
     better = []
-    for (cap, found), (_, lower) in pairwise([*rounds, (0, [])]):
-        under = _lower(whole, rounds[0][0] - cap)
+    for (cap, found), (_, lower) in pairwise([*(rounds or [(0, [])]), (0, [])]):
+        under = _lower(whole, rounds[0][0] - cap if rounds else 0)
         pool = sorted([*known, *found, *lower], key=goal.score)
-        starts = [*pool[:2], min(pool, key=lambda each: (each.makespan, each.cost)), *known[-1:]]
+        starts = [*pool[:2], *sorted(pool, key=lambda e: (e.makespan, e.cost))[:1], *known[-1:]]
         for each in {id(each): each for each in starts}.values():
             rows = _right(each.candidate, under)
             if rows is not None:

@@ -7,7 +7,7 @@ F's; ours, micro-batches on a full stage, is half of that number.
 """
 
 from longpipe.errors import ProblemError
-from longpipe.ir import Costs, Problem, Schedule, v
+from longpipe.ir import Costs, Problem, Schedule, clock, cost_ticks, makespan_ticks, v
 from longpipe.schedules._limit import limit_cells
 from longpipe.schedules._registry import schedule
 from longpipe.schedules._streams import fits, read, spell
@@ -37,10 +37,12 @@ def build(problem: Problem, *, costs: Costs, memory_limit: float | None = None) 
     """The order with the least cost (longest span of a rank) under the limit.
 
     `memory_limit` is in full micro-batches on a full stage; None allows what V-ZB holds, p
-    micro-batches and k - 1 segments. Raises ProblemError if no order fits.
+    micro-batches and k - 1 segments. With more than that, what is found under V-ZB's limit
+    competes, so that more memory is not slower. Raises ProblemError if no order fits.
     """
     p, k = problem.ranks, problem.segments_max
-    limit = (p + k - 1) / k if memory_limit is None else memory_limit
+    enough = (p + k - 1) / k
+    limit = enough if memory_limit is None else memory_limit
     cells = limit_cells(problem, v(p), costs, limit)
     found = search(problem, costs, cells) or _one_by_one(problem, costs, cells)
     if found is None:
@@ -48,7 +50,15 @@ def build(problem: Problem, *, costs: Costs, memory_limit: float | None = None) 
             f"v-adaptive: no order holds at most memory_limit={limit} micro-batches on each rank: "
             "set memory_limit=1, which is one micro-batch at a time, or more"
         )
-    return found
+    lower = None
+    if limit > enough:
+        lower = search(problem, costs, limit_cells(problem, v(p), costs, enough))
+    return found if lower is None else min(found, lower, key=lambda each: _times(each, costs))
+
+
+def _times(schedule: Schedule, costs: Costs) -> tuple[float, float]:
+    lanes = clock(schedule, costs)
+    return cost_ticks(schedule, lanes), makespan_ticks(lanes)
 
 
 def _one_by_one(problem: Problem, costs: Costs, limit: tuple[float, ...]) -> Schedule | None:

@@ -103,6 +103,8 @@ def test_absurd_sizes_are_refused_before_they_fill_the_memory() -> None:
         assert result.exit_code == 1
         assert "20,000,000,000 ops, more than the 10,000,000" in result.stderr
         assert "lower --ranks" in result.stderr
+        result = run(verb, "1f1b", "--ranks", 1_000_000, "--microbatches", 1)
+        assert "1,000,000 ranks are more than the 16,384" in result.stderr
 
 
 def test_show_has_a_size_of_its_own_and_the_others_ask_for_it() -> None:

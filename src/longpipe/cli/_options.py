@@ -18,6 +18,7 @@ from longpipe.schedules import Entry, build
 from longpipe.validate import validate
 
 _MOST_OPS = 10_000_000  # about 6 GB of memory and two minutes
+_MOST_RANKS = 16_384  # a line of output for each
 _COSTS = {
     "F": "forward", "I": "input_grad", "W": "weight_grad", "FB": "pair", "R": "recompute",
     "UNSHARD": "gather", "REDUCE_GRAD": "reduce",
@@ -204,6 +205,11 @@ def _refuse_absurd(about: Entry, problem: Problem) -> None:
         raise ProblemError(
             f"{about.name} of this size has {ops:,} ops, more than the {_MOST_OPS:,} that the "
             "command line takes: lower --ranks, --microbatches, --chunks or --segments"
+        )
+    if problem.ranks > _MOST_RANKS:
+        raise ProblemError(
+            f"{problem.ranks:,} ranks are more than the {_MOST_RANKS:,} of which the command line "
+            "prints a line each: lower --ranks, or call longpipe.build from Python"
         )
 
 

@@ -45,13 +45,18 @@ class ShardedStage:
     may be shared with another stage. Gradients are summed over the copies, so that the scale of the
     loss must count the tokens of all. What the module copies into another compute type stays whole.
 
-    `group` holds one process for each copy. Raises PlanError where parameters differ in type.
+    `group` holds one process for each copy. Raises PlanError where parameters differ in type, where
+    one is frozen (a decay of the shard would move it), or where there are none.
     """
 
     def __init__(self, module: StageModule, group: dist.ProcessGroup | None = None) -> None:
         self.module = module
         self._group = group
         self._parameters = tuple(module.parameters())
+        if not self._parameters or not all(p.requires_grad for p in self._parameters):
+            raise PlanError(
+                "a sharded stage needs parameters, and all of them trained: keep this stage whole"
+            )
         first = self._parameters[0]
         if any(p.dtype != first.dtype or p.device != first.device for p in self._parameters):
             raise PlanError("the parameters of a sharded stage must have one type and one device")

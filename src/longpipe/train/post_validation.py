@@ -118,9 +118,9 @@ class PostValidation:
 
     def _gather(self, ran: Ran, row: Row, *, keep: bool) -> None:
         """Get the rows of the ranks before, and hand them on with this rank's own."""
-        self._transport.drain()  # what the step before has sent; it has arrived by now
         rows = torch.zeros_like(self._told)
         with self._waiting(f"the gradients of step {ran.step} on the ranks before"):
+            self._transport.drain()  # what the step before has sent; it has arrived by now
             arrival = None
             if self._rank:
                 arrival = self._transport.post_receive(self._rank - 1, Direction.F, rows)

@@ -169,9 +169,9 @@ def test_partition_errors_say_what_to_change() -> None:
     ):
         with pytest.raises(PlanError, match=advice):
             checked_layers(counts, 8, 2)
-    both_ways = Placement(2, ((0, 1), (1, 0)))
+    assert balanced_layers(4, Placement(2, ((0, 1), (1, 0)))) == (2, 2)  # replicas of both stages
     with pytest.raises(PlanError, match="explicitly"):
-        balanced_layers(4, both_ways)
+        balanced_layers(4, Placement(2, ((0, 1), (1, 1))))
 
 
 def test_layer_ranges_are_contiguous_and_total() -> None:

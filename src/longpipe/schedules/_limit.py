@@ -1,9 +1,10 @@
 """A memory limit in micro-batches, as cells of a cost model."""
 
+from itertools import accumulate
 from math import isnan
 
 from longpipe.errors import ProblemError
-from longpipe.ir import Costs, Kind, Op, Placement, Problem
+from longpipe.ir import Costs, Kind, Op, Placement, Problem, Schedule
 
 _ROUNDING = 1e-9  # a limit that an order meets exactly must not be missed by rounding
 
@@ -26,3 +27,9 @@ def limit_cells(
         for seg in range(problem.segments_of(mb)):
             cells[placement(stage, mb)] += costs.holds(Op(Kind.F, stage, mb, seg))
     return tuple(memory_limit * whole * (1 + _ROUNDING) for whole in cells)
+
+
+def at_least(limit: tuple[float, ...], schedule: Schedule, costs: Costs) -> tuple[float, ...]:
+    """The limit of each rank, raised to what a schedule without recompute holds there."""
+    held = (max(accumulate((costs.holds(op) for op in row), initial=0.0)) for row in schedule.rows)
+    return tuple(map(max, limit, (cells * (1 + _ROUNDING) for cells in held)))

@@ -8,7 +8,8 @@ F's; ours, micro-batches on a full stage, is half of that number.
 
 from longpipe.errors import ProblemError
 from longpipe.ir import Costs, Problem, Schedule, clock, cost_ticks, makespan_ticks, v
-from longpipe.schedules._limit import limit_cells
+from longpipe.schedules import zb_v
+from longpipe.schedules._limit import at_least, limit_cells
 from longpipe.schedules._registry import schedule
 from longpipe.schedules._streams import fits, read, spell
 from longpipe.schedules._v_search import search
@@ -36,14 +37,17 @@ from longpipe.schedules._v_search import search
 def build(problem: Problem, *, costs: Costs, memory_limit: float | None = None) -> Schedule:
     """The order with the least cost (longest span of a rank) under the limit.
 
-    `memory_limit` is in full micro-batches on a full stage; None allows what V-ZB holds, p
-    micro-batches and k - 1 segments. With more than that, what is found under V-ZB's limit
-    competes, so that more memory is not slower. Raises ProblemError if no order fits.
+    `memory_limit` is in full micro-batches on a full stage; None allows what V-ZB holds (p
+    micro-batches and k - 1 segments, if all are of one size). With more than that, what is found
+    under V-ZB's limit competes, so that more memory is not slower. Raises ProblemError if no order
+    fits.
     """
     p, k = problem.ranks, problem.segments_max
     enough = (p + k - 1) / k
     limit = enough if memory_limit is None else memory_limit
     cells = limit_cells(problem, v(p), costs, limit)
+    if memory_limit is None:
+        cells = at_least(cells, zb_v.build(problem), costs)
     found = search(problem, costs, cells) or _one_by_one(problem, costs, cells)
     if found is None:
         raise ProblemError(

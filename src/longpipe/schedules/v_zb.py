@@ -9,7 +9,7 @@ blocks, that of the paper among them.
 
 from longpipe.ir import Costs, Problem, Schedule, v
 from longpipe.schedules import zb_v
-from longpipe.schedules._limit import limit_cells
+from longpipe.schedules._limit import at_least, limit_cells
 from longpipe.schedules._registry import schedule
 from longpipe.schedules._v_search import search
 
@@ -34,11 +34,12 @@ from longpipe.schedules._v_search import search
     peak="min(p, m)",
 )
 def build(problem: Problem, *, costs: Costs) -> Schedule:
-    """The order with the least cost (longest span of a rank) that holds p micro-batches.
+    """The order with the least cost (longest span of a rank) that holds no more than ZB-V's.
 
-    ZB-V's fixed order where none does, since its units differ in size.
+    That is p micro-batches and k - 1 segments; where segments or stages differ in size, whatever
+    ZB-V's fixed order holds of them on each rank.
     """
     p, k = problem.ranks, problem.segments_max
-    found = search(problem, costs, limit_cells(problem, v(p), costs, (p + k - 1) / k))
-    # Where stages or segments differ in size, p + k - 1 of them may hold more than the limit says.
-    return zb_v.build(problem) if found is None else found
+    fixed = zb_v.build(problem)
+    limit = at_least(limit_cells(problem, v(p), costs, (p + k - 1) / k), fixed, costs)
+    return search(problem, costs, limit) or fixed
